@@ -1,0 +1,1 @@
+"""A SQLite replica of Salesforce records, kept current and published over MQTT."""
