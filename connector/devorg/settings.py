@@ -1,0 +1,115 @@
+"""Everything of the local org that can be switched or scaled, changeable while it runs."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from connector.devorg.errors import OrgError
+
+OLDEST_VERSION = 37
+NEWEST_VERSION = 66
+
+
+@dataclass(kw_only=True)
+class OrgSettings:
+    """Switches and scales. One object for the whole org: read an attribute each time it is used.
+
+    Durations are seconds of the org's clock, but for the CometD timers, which are seconds of real time.
+    What the documents leave open has the default of the reference's table of open points.
+
+    Attributes:
+        token_lifetime_s: An access token dies after so long without a call.
+        login_rate_per_hour: Token requests of one user in an hour.
+        rotate_refresh_tokens: Answer a refresh with a new refresh token and kill the old one.
+        refresh_needs_secret: The refresh-token flow asks for the client secret.
+        login_host: Behave as login.salesforce.com, which refuses the client-credentials flow.
+        instance_url: Named by token responses; empty is the URL that the server listens on.
+        disabled_flows: Grant types that are answered with `unsupported_grant_type`.
+        run_as_user: The client-credentials flow has a user to run as.
+        user_approved: The user may use the client app (JWT flow).
+        user_active: The integration user is not frozen.
+        my_domain_audience: A JWT may name this org's own URL as its audience.
+        login_clock_offset_s: Error of the login server's clock, which checks the `exp` of a JWT.
+
+        api_limit: API requests in any 24 hours.
+        limit_info: Send `Sforce-Limit-Info`.
+        composite_client_origin: `Sforce-Call-Options` counts on `/composite/*` as well.
+        gzip: Compress what the client says it can decompress.
+
+        query_locator_s: Life of a query locator.
+        bulk_job_s: Real seconds that a Bulk query job stays unfinished.
+        deleted_lists_purged: `getDeleted` lists records that are hard deleted.
+
+        connect_hold_s: An idle `/meta/connect` is answered after so long (`advice.timeout`).
+        connect_gap_s: The next `/meta/connect` has to come within it, or the session is forgotten.
+        routing_cookie_s: Life of the load balancer's cookie; then the client is unknown.
+        max_streaming_clients: CometD sessions at a time.
+        delivered_event_limit: Events delivered to all subscribers in any 24 hours.
+        retention_s: Events older than this can not be replayed.
+        max_cometd_body_bytes: A longer request body is answered 413.
+        stream_delay_s: Events are delivered so long after their commit.
+        stream_stalled: Events are logged but not delivered: subscriptions stay healthy and silent.
+    """
+
+    token_lifetime_s: float = 7200
+    login_rate_per_hour: int = 3600
+    rotate_refresh_tokens: bool = False
+    refresh_needs_secret: bool = True
+    login_host: bool = False
+    instance_url: str = ""
+    disabled_flows: tuple[str, ...] = ()
+    run_as_user: bool = True
+    user_approved: bool = True
+    user_active: bool = True
+    my_domain_audience: bool = True
+    login_clock_offset_s: float = 0
+
+    api_limit: int = 15_000
+    limit_info: bool = True
+    composite_client_origin: bool = False
+    gzip: bool = True
+
+    query_locator_s: float = 48 * 3600
+    bulk_job_s: float = 0
+    deleted_lists_purged: bool = True
+
+    connect_hold_s: float = 110
+    connect_gap_s: float = 40
+    routing_cookie_s: float = 3 * 3600
+    max_streaming_clients: int = 20
+    delivered_event_limit: int = 10_000
+    retention_s: float = 72 * 3600
+    max_cometd_body_bytes: int = 32_768
+    stream_delay_s: float = 0
+    stream_stalled: bool = False
+
+    def change(self, values: Mapping[str, Any]) -> None:
+        """Set the named settings, all of them or none.
+
+        Raises:
+            OrgError: A name is unknown or a value is of another type (400 INVALID_SETTING, naming all).
+        """
+        wrong = [problem for name, value in values.items() if (problem := self._problem(name, value))]
+        if wrong:
+            raise OrgError(400, "INVALID_SETTING", "; ".join(wrong))
+        for name, value in values.items():
+            setattr(self, name, tuple(value) if isinstance(value, list) else value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every setting by its name."""
+        return dataclasses.asdict(self)
+
+    def _problem(self, name: str, value: object) -> str:
+        known = {field.name for field in dataclasses.fields(self)}
+        if name not in known:
+            return f"{name}: unknown setting"
+        wanted = type(getattr(type(self)(), name))
+        if wanted is tuple:
+            texts = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+            return "" if texts else f"{name}: expected a list of texts"
+        if wanted in (int, float):
+            number = isinstance(value, int | float if wanted is float else int) and not isinstance(value, bool)
+            allowed = number and (name == "login_clock_offset_s" or value >= 0)  # type: ignore[operator]  # a number
+            return "" if allowed else f"{name}: expected a number, zero or more"
+        return "" if isinstance(value, wanted) else f"{name}: expected {wanted.__name__}"
