@@ -1,0 +1,157 @@
+"""Change events as the org tells them, and changes as the replica applied them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NewType
+
+from connector.model.ids import RecordId
+
+ReplayId = NewType("ReplayId", bytes)  # opaque: store it, send it back, never compare or compute
+
+
+class ChangeType(StrEnum):
+    """`changeType` of a change event. Source: Change Data Capture Developer Guide, "ChangeEventHeader Fields"."""
+
+    CREATE = "CREATE"
+    UPDATE = "UPDATE"
+    DELETE = "DELETE"
+    UNDELETE = "UNDELETE"
+    GAP_CREATE = "GAP_CREATE"
+    GAP_UPDATE = "GAP_UPDATE"
+    GAP_DELETE = "GAP_DELETE"
+    GAP_UNDELETE = "GAP_UNDELETE"
+    GAP_OVERFLOW = "GAP_OVERFLOW"
+
+
+class Operation(StrEnum):
+    """What a change did to a record; also the operation of a command, with `upsert`."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    UPSERT = "upsert"
+    DELETE = "delete"
+    UNDELETE = "undelete"
+
+
+class Origin(StrEnum):
+    """Where the replica learned of a change."""
+
+    STREAM = "stream"
+    POLL = "poll"
+    BACKFILL = "backfill"
+    REPAIR = "repair"
+    COMMAND = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedEvent:
+    """One change event as a source received it, not yet decoded.
+
+    Attributes:
+        replay_id: Position just behind this event.
+        payload: `ChangeEventHeader` and the record fields in the JSON form of the Streaming API: a field that is
+            absent did not change, an explicit null was cleared. May be anything: it has not been validated.
+    """
+
+    replay_id: ReplayId
+    payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribed:
+    """The source is subscribed; every event behind `position` follows.
+
+    Attributes:
+        position: Replay id subscribed with; None: new events only.
+    """
+
+    position: ReplayId | None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitInfo:
+    """What the org tells of the transaction that made a change.
+
+    Attributes:
+        timestamp_ms: Commit time in the org, milliseconds since the Unix epoch, UTC. Not an ordering key.
+        number: The org's commit number; None where not told. Diagnostic, not unique across instances.
+        user: Id of the user who wrote; None where not told.
+        transaction: Key shared by all events of one transaction; None where not told.
+        sequence: Order within the transaction, from 1, holes allowed; None where not told.
+    """
+
+    timestamp_ms: int
+    number: int | None = None
+    user: str | None = None
+    transaction: str | None = None
+    sequence: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeEvent:
+    """One committed change to one or more records of an entity.
+
+    Identity is (transaction, sequence, record); the replay id only says where to resume.
+
+    Attributes:
+        entity: API name of the object.
+        record_ids: Never empty but for overflow and wildcard events; equal changes of one transaction arrive merged.
+        change_type: What happened.
+        values: Column -> value in wire form, compounds flattened (`Name.FirstName` -> `FirstName`). For UPDATE only
+            what changed (None: cleared); for CREATE and UNDELETE whatever is not listed is empty.
+        partial_name: True if some but not all parts of a person's name came, so `Name` must be derived.
+        diffs: Column -> unified diff of a long text, to be applied to the stored value.
+        unknown_fields: Fields of the payload that the object's description does not know.
+        whole_object: True if the event concerns every record of the entity (overflow, id wildcard).
+        commit: The transaction.
+        change_origin: `changeOrigin`, empty where not told.
+        modified_ms: `LastModifiedDate` of the event, else the commit time cut to seconds.
+
+    Source: Change Data Capture Developer Guide, "ChangeEventHeader Fields" and "Change Event Body Fields".
+    """
+
+    entity: str
+    record_ids: tuple[RecordId, ...]
+    change_type: ChangeType
+    values: Mapping[str, Any]
+    partial_name: bool
+    diffs: Mapping[str, str]
+    unknown_fields: frozenset[str]
+    whole_object: bool
+    commit: CommitInfo
+    change_origin: str
+    modified_ms: int
+
+    @property
+    def is_gap(self) -> bool:
+        """True if the event tells that something changed but not what."""
+        return self.change_type.startswith("GAP_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One committed change of one record, as the replica applied it; section 2 of the interface.
+
+    Attributes:
+        version: The replica's counter over all objects; 0 until the store has numbered it.
+        operation: create, update, delete or undelete.
+        changed: Fields that changed (update) or are not null (create, undelete); empty for delete.
+        before: update: the changed fields; delete: the record as it was; else None.
+        after: update: the changed fields; create, undelete: the record; delete: None.
+        record: Every synced field after the change; None for delete.
+        applied_ms: When the replica applied it, milliseconds since the Unix epoch, UTC.
+    """
+
+    version: int = 0
+    object: str
+    id: RecordId
+    operation: Operation
+    changed: tuple[str, ...]
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    record: Mapping[str, Any] | None
+    origin: Origin
+    command_id: str | None
+    commit: CommitInfo | None
+    applied_ms: int

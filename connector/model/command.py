@@ -1,0 +1,88 @@
+"""Commands to write to the org, and their results; section 3 of the interface."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypedDict
+
+from connector.model.change import Operation
+from connector.model.ids import RecordId
+
+
+class OrgProblem(TypedDict):
+    """One error of the org, as results carry it."""
+
+    code: str
+    message: str
+    fields: list[str]
+
+
+class CommandStatus(StrEnum):
+    """The life of a command: accepted -> sending -> one of the final ones.
+
+    `SENDING` is the store's own: a call was begun and its answer is not on disk yet. Results never carry it.
+    """
+
+    ACCEPTED = "accepted"
+    SENDING = "sending"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CONFLICT = "conflict"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+
+    @property
+    def final(self) -> bool:
+        """True once nothing more will be done for the command."""
+        return self not in (CommandStatus.ACCEPTED, CommandStatus.SENDING)
+
+
+class ConflictPolicy(StrEnum):
+    """What to do with a field that changed on both sides."""
+
+    REJECT = "reject"
+    MERGE = "merge"
+    OVERWRITE = "overwrite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One validated command as the store keeps it.
+
+    Attributes:
+        seq: Order of arrival; 0 until stored.
+        record_id: The record; None for create and upsert until the org has answered.
+        external_id: (field, value) of an upsert.
+        fields: API name -> value in wire form.
+        base: What the sender had seen: field -> value of the fields written; None where unknown.
+        expires_ms: Give up after this time, milliseconds since the Unix epoch, UTC; None: never.
+        reply_to: Topic for the result besides `{root}/result/{command_id}`.
+        correlation: To be given back with the result.
+        attempts: Calls made so far.
+        errors: The org's errors of the last attempt.
+        sent_ms: When the last call began, milliseconds since the Unix epoch, UTC.
+        retry_ms: Not to be tried before this time.
+    """
+
+    command_id: str
+    seq: int = 0
+    object: str
+    operation: Operation
+    record_id: RecordId | None
+    external_id: tuple[str, str] | None
+    fields: Mapping[str, Any]
+    base: Mapping[str, Any] | None
+    on_conflict: ConflictPolicy
+    expires_ms: int | None
+    sender: str | None
+    reply_to: str | None
+    correlation: str | None
+    accepted_ms: int
+    status: CommandStatus = CommandStatus.ACCEPTED
+    attempts: int = 0
+    errors: tuple[OrgProblem, ...] = ()
+    conflict: Mapping[str, Any] | None = None
+    sent_ms: int | None = None
+    retry_ms: int | None = None
+    completed_ms: int | None = None

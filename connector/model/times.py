@@ -1,0 +1,35 @@
+"""Times: integer milliseconds since the Unix epoch inside, ISO 8601 in UTC with `Z` in the database and on the wire."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# REST writes +0000 without a colon, events and Bulk CSV write Z, SOQL literals may have no fraction.
+_DATETIME = re.compile(
+    r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(Z|[+-]\d{2}:?\d{2})",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def to_ms(text: str) -> int:
+    """Milliseconds since the epoch of an ISO 8601 date-time with a zone (`Z`, `+0000`, `+00:00`).
+
+    Raises:
+        ValueError: The text is not such a date-time.
+    """
+    match = _DATETIME.fullmatch(text)
+    if match is None:
+        raise ValueError("not an ISO 8601 date-time with a zone")
+    day, clock, fraction, zone = match.groups()
+    moment = datetime.fromisoformat(f"{day}T{clock}{'+00:00' if zone in 'Zz' else zone}")
+    return (moment - _EPOCH) // timedelta(milliseconds=1) + int(((fraction or "") + "000")[:3])
+
+
+def to_iso(ms: int) -> str:
+    """`2026-11-22T17:26:39.157Z`; any integer in the years 1 to 9999.
+
+    Raises:
+        OverflowError: The year is outside 1 to 9999.
+    """
+    moment = _EPOCH + timedelta(milliseconds=ms)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z".rjust(24, "0")

@@ -1,0 +1,437 @@
+"""The seams: what the ways (`inbound/`, `outbound/`, `serve/`) ask of the doors (`salesforce/`, `mesh/`, `store/`).
+
+`app.py` hands each way the doors it needs. Errors are those of `errors.py`: a door translates its libraries' own.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar
+
+from connector.model.change import Change, ReceivedEvent, ReplayId, Subscribed
+from connector.model.command import Command, CommandStatus, OrgProblem
+from connector.model.ids import RecordId
+from connector.model.message import Delivery, Message, OutboxMessage
+from connector.model.objects import ObjectSpec
+from connector.model.record import StoredRecord
+
+T = TypeVar("T")
+
+
+# --- salesforce/ ------------------------------------------------------------------------------------------------
+
+
+class Purpose(StrEnum):
+    """What an API call is for; the budget counts and grants by it."""
+
+    COMMAND = "command"
+    REPAIR = "repair"
+    CATCH_UP = "catch_up"
+    VERIFY = "verify"
+    LOAD = "load"
+
+
+class ChangeSource(Protocol):
+    """A stream of change events."""
+
+    def events(self, after: ReplayId | None) -> AsyncIterator[Subscribed | Sequence[ReceivedEvent]]:
+        """Yield `Subscribed` once, then events in commit order from just behind `after`; does not end by itself.
+
+        Events that arrived together come together. `after` None asks for new events only.
+
+        Raises:
+            LinkDown: The stream broke, fell silent or our backlog was full; call again with the cursor.
+            ReplayWindowLost: `after` is older than the retention window or unknown.
+            OrgThrottled: A limit of the org (clients, delivered events); wait `retry_after_s`.
+            OrgRefused: The channel cannot be subscribed; a person must change something. Poll meanwhile.
+            LoginRefused: The credentials are refused.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPage:
+    """One page of a query's answer.
+
+    Attributes:
+        records: Rows as the REST API gives them (with `attributes`), not validated.
+        next_url: Where the next page is; None at the end.
+        total_count: Size of the whole result.
+        server_ms: The org's clock when it answered (HTTP `Date`), milliseconds since the Unix epoch, UTC.
+    """
+
+    records: Sequence[Mapping[str, Any]]
+    next_url: str | None
+    total_count: int
+    server_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BulkJob:
+    """A Bulk API 2.0 query job.
+
+    Attributes:
+        state: UploadComplete, InProgress, JobComplete, Failed or Aborted.
+        error: The org's message where it failed.
+    """
+
+    id: str
+    state: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BulkPage:
+    """One page of a Bulk job's result.
+
+    Attributes:
+        columns: Names in the order of the rows' values.
+        rows: Text as in the CSV; an empty value may stand for null or for an empty string.
+        locator: Of the next page; None at the end.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    locator: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordWrite:
+    """One write to one record.
+
+    Attributes:
+        record_id: For update and delete.
+        external_id: (field, value) for upsert.
+        if_unmodified_since_ms: Refuse the write if the record was modified later; whole seconds count.
+    """
+
+    object: str
+    operation: str
+    fields: Mapping[str, Any]
+    record_id: RecordId | None = None
+    external_id: tuple[str, str] | None = None
+    if_unmodified_since_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOutcome:
+    """What became of one write.
+
+    Attributes:
+        id: The record's id where the org told it.
+        errors: Empty if the org took the write.
+        created: For an upsert: True if the record is new.
+        status: HTTP status that stands for the outcome (412: the condition was not met).
+    """
+
+    id: RecordId | None
+    errors: tuple[OrgProblem, ...] = ()
+    created: bool | None = None
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class OrgRefusal:
+    """The refusal of one of several queries.
+
+    Attributes:
+        status: HTTP status of the part.
+    """
+
+    status: int
+    errors: tuple[OrgProblem, ...]
+
+
+class OrgClient(Protocol):
+    """The org's REST and Bulk API. Every method may raise TransientError, OrgRefused or LoginRefused.
+
+    A call that found its token expired is repeated once with a new one and the same headers.
+    """
+
+    async def describe(self, name: str, purpose: Purpose) -> Mapping[str, Any]:
+        """The describe result of an object."""
+        ...
+
+    async def query(self, soql: str, purpose: Purpose, *, deleted: bool = False) -> QueryPage:
+        """First page of a query; `deleted` includes the recycle bin."""
+        ...
+
+    async def query_more(self, next_url: str, purpose: Purpose) -> QueryPage:
+        """A further page."""
+        ...
+
+    async def query_many(
+        self, soql: Sequence[str], purpose: Purpose, *, deleted: bool = False
+    ) -> Sequence[QueryPage | OrgRefusal]:
+        """First pages of several queries for as few API calls as possible, in order; a refused one is its refusal."""
+        ...
+
+    async def retrieve(
+        self, name: str, ids: Sequence[RecordId], fields: Sequence[str], purpose: Purpose
+    ) -> Sequence[Mapping[str, Any] | None]:
+        """Records by id in the order of `ids`, None where deleted or unknown; at most 2,000 ids."""
+        ...
+
+    async def start_bulk_query(self, soql: str, purpose: Purpose) -> BulkJob:
+        """Start a Bulk API 2.0 query job."""
+        ...
+
+    async def bulk_job(self, job_id: str, purpose: Purpose) -> BulkJob:
+        """State of a job. OrgRefused with 404 if the org no longer has it."""
+        ...
+
+    async def bulk_page(self, job_id: str, locator: str | None, purpose: Purpose) -> BulkPage:
+        """One page of the result of a complete job."""
+        ...
+
+    async def delete_bulk_job(self, job_id: str, purpose: Purpose) -> None:
+        """Remove a finished job and its result."""
+        ...
+
+    async def write(self, write: RecordWrite) -> WriteOutcome:
+        """Write one record; the answer's errors are in the outcome, not raised.
+
+        Raises:
+            LinkDown: The answer was lost: the org may or may not have taken the write.
+            OrgUnavailable, OrgThrottled, RowLocked: The org did not take it; the same write may succeed later.
+        """
+        ...
+
+    async def limits(self, purpose: Purpose) -> Mapping[str, Any]:
+        """The org's limits resource."""
+        ...
+
+
+# --- store/ -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DirtyRecord:
+    """A record whose state in the org must be read again.
+
+    Attributes:
+        quarantine_id: The event that waits for it, or None.
+    """
+
+    object: str
+    id: RecordId
+    reason: str
+    since_ms: int
+    quarantine_id: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hole:
+    """An interval in which the replica may differ from the org.
+
+    Attributes:
+        to_ms: End of the interval; None while it goes on.
+        closed_ms: When it was proved equal again; None while open.
+        corrected: Records that the catch-up had to change.
+    """
+
+    id: int
+    object: str
+    from_ms: int
+    to_ms: int | None
+    reason: str
+    opened_ms: int
+    closed_ms: int | None
+    corrected: int
+
+
+class Unit(Protocol):
+    """One transaction on the database thread: everything done in it is committed together or not at all.
+
+    Synchronous on purpose: no transaction spans an `await`. Every unit must be safe to repeat.
+    """
+
+    # Objects and records
+    def define(self, spec: ObjectSpec) -> None:
+        """Make or alter the object's table so that it has a column per synced field, and its live view.
+
+        A retyped column keeps no old values that do not fit; a removed field's column goes.
+        """
+        ...
+
+    def records(self, spec: ObjectSpec, ids: Iterable[RecordId]) -> dict[RecordId, StoredRecord]:
+        """Those of the records that are stored, deleted ones included."""
+        ...
+
+    def put(self, spec: ObjectSpec, records: Sequence[StoredRecord]) -> None:
+        """Insert or replace records."""
+        ...
+
+    def count(self, spec: ObjectSpec) -> int:
+        """Records that are not deleted."""
+        ...
+
+    # Change log (it is also the outbox of changes)
+    def append(self, changes: Sequence[Change]) -> int:
+        """Number the changes in order, write them, and return the version of the last one.
+
+        Versions have no holes; `changes[i]` gets `returned - len(changes) + 1 + i`.
+        """
+        ...
+
+    def last_version(self) -> int:
+        """The newest version; 0 if there is none."""
+        ...
+
+    def unpublished(self, limit: int) -> Sequence[Change]:
+        """Oldest changes not yet published, in version order."""
+        ...
+
+    def mark_published(self, version: int, at_ms: int) -> None:
+        """All changes up to `version` were acknowledged by the broker."""
+        ...
+
+    # Outbox of everything else
+    def enqueue(self, message: Message) -> None:
+        """Publish `message` after every change that is already in the log."""
+        ...
+
+    def due(self, limit: int) -> Sequence[OutboxMessage]:
+        """Oldest messages whose changes have been published; reading deletes nothing."""
+        ...
+
+    def remove_messages(self, ids: Sequence[int]) -> None:
+        """They were acknowledged by the broker."""
+        ...
+
+    # Positions
+    def cursor(self, name: str) -> str | None:
+        """The stored position, or None."""
+        ...
+
+    def set_cursor(self, name: str, value: str | None, at_ms: int) -> None:
+        """Store a position; None forgets it."""
+        ...
+
+    # Records to read again, events that could not be applied, holes
+    def mark_dirty(self, records: Iterable[DirtyRecord]) -> None:
+        """Remember that these must be read again; a record already marked keeps its first reason."""
+        ...
+
+    def dirty(self, object_name: str, limit: int) -> Sequence[DirtyRecord]:
+        """Oldest marked records of an object."""
+        ...
+
+    def clear_dirty(self, records: Iterable[DirtyRecord]) -> None:
+        """They have been read; a mark set again since then (newer `since_ms`) stays."""
+        ...
+
+    def quarantine(self, object_name: str | None, replay_id: bytes, error: str, event: bytes, at_ms: int) -> int:
+        """Keep an event that could not be applied as it was; returns its id. Their number is bounded."""
+        ...
+
+    def settle_quarantine(self, ids: Iterable[int], at_ms: int) -> None:
+        """The records of these events have been read from the org instead."""
+        ...
+
+    def open_hole(self, object_name: str, from_ms: int, reason: str, at_ms: int) -> Hole:
+        """Open a hole, or widen the object's open one."""
+        ...
+
+    def close_hole(self, hole_id: int, to_ms: int, corrected: int, at_ms: int) -> Hole:
+        """Close a hole with the number of records that had to be changed."""
+        ...
+
+    def open_holes(self, object_name: str | None = None) -> Sequence[Hole]:
+        """Open holes, oldest first."""
+        ...
+
+    # Commands
+    def add_command(self, command: Command) -> Command | None:
+        """Store a new command; if its id is known already, store nothing and return the stored one."""
+        ...
+
+    def command(self, command_id: str) -> Command | None:
+        """The stored command, or None."""
+        ...
+
+    def next_commands(self, now_ms: int, limit: int) -> Sequence[Command]:
+        """Accepted commands to be tried, oldest first.
+
+        At most one per record: a command waits for every earlier unfinished one on its record.
+        """
+        ...
+
+    def update_command(self, command: Command) -> None:
+        """Store status, record id, attempts, errors, conflict and times."""
+        ...
+
+    def commands(self, status: CommandStatus | None, limit: int) -> Sequence[Command]:
+        """Newest commands first, of one status or of all."""
+        ...
+
+    def awaiting_echo(self, object_name: str, since_ms: int) -> Sequence[Command]:
+        """Commands sent since then (sending or succeeded) whose change has not been seen yet, oldest first."""
+        ...
+
+    def echo_seen(self, command_id: str, version: int) -> None:
+        """The change of this version was the command's own."""
+        ...
+
+    # API calls
+    def count_call(self, hour: str, purpose: str, calls: int) -> None:
+        """Add to the calls of an hour (`2026-11-22T17`, UTC)."""
+        ...
+
+    def calls_since(self, hour: str) -> Mapping[str, int]:
+        """Calls by purpose from that hour on."""
+        ...
+
+    # House-keeping
+    def queue_depths(self) -> Mapping[str, int]:
+        """Rows waiting, by queue: outbox, commands, quarantine, dirty."""
+        ...
+
+    def trim(self, now_ms: int, keep_deleted_ms: int, keep_changes_ms: int, limit: int) -> int:
+        """Remove at most `limit` outdated rows (published changes, tombstones, settled rows); returns how many."""
+        ...
+
+
+class Replica(Protocol):
+    """The SQLite database: one writer thread, transactions as functions."""
+
+    async def run(self, work: Callable[[Unit], T]) -> T:
+        """Run `work(unit)` as one transaction on the database thread.
+
+        Once begun it finishes, even if the caller is cancelled. If `work` raises, nothing is kept.
+
+        Raises:
+            StoreBusy: Another process held the write lock for too long.
+            StoreFull, StoreUnusable: Going on would lose data.
+        """
+        ...
+
+
+# --- mesh/ ------------------------------------------------------------------------------------------------------
+
+
+class Publisher(Protocol):
+    """Publishes to the mesh."""
+
+    async def publish(self, message: Message) -> None:
+        """Return once the broker has acknowledged the message.
+
+        Several calls may be under way; the broker gets them in the order of the calls.
+
+        Raises:
+            LinkDown: Not connected, or the connection broke before the acknowledgement: it may have been published.
+            PoisonError: The broker refuses this message for good (not authorised, too large).
+        """
+        ...
+
+
+class Inbox(Protocol):
+    """Receives from the mesh."""
+
+    def deliveries(self) -> AsyncIterator[Delivery]:
+        """Yield received messages; ends with the connection's task. At most the receive maximum are unacknowledged."""
+        ...
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Send the PUBACK: the message is on disk, or was refused for good."""
+        ...
