@@ -7,6 +7,7 @@ import orjson
 from aiohttp import web
 
 from connector.devorg.bus import EventBus
+from connector.devorg.changes import EventOptions
 from connector.devorg.clock import OrgClock
 from connector.devorg.database import OrgDatabase
 from connector.devorg.errors import OrgError
@@ -37,6 +38,7 @@ class Context:
     faults: Faults
     usage: Usage
     settings: OrgSettings
+    event_options: EventOptions
     url: str = ""
     requests: set[web.BaseRequest] = field(default_factory=set)
 
@@ -51,8 +53,8 @@ CONTEXT = web.AppKey("context", Context)
 
 def version_of(request: web.BaseRequest) -> str:
     """API version of the request's path, for instance `58.0`."""
-    parts = request.path.split("/")
-    return parts[3].removeprefix("v") if len(parts) > 3 else ""
+    _, _, rest = request.path.partition("/services/data/v")
+    return rest.partition("/")[0]
 
 
 def origin_of(request: web.Request) -> str:

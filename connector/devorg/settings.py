@@ -1,7 +1,7 @@
 """Everything of the local org that can be switched or scaled, changeable while it runs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from connector.devorg.errors import OrgError
 
 OLDEST_VERSION = 37
 NEWEST_VERSION = 66
+_SIGNED = ("login_clock_offset_s",)
 
 
 @dataclass(kw_only=True)
@@ -84,32 +85,38 @@ class OrgSettings:
     stream_delay_s: float = 0
     stream_stalled: bool = False
 
-    def change(self, values: Mapping[str, Any]) -> None:
-        """Set the named settings, all of them or none.
 
-        Raises:
-            OrgError: A name is unknown or a value is of another type (400 INVALID_SETTING, naming all).
-        """
-        wrong = [problem for name, value in values.items() if (problem := self._problem(name, value))]
-        if wrong:
-            raise OrgError(400, "INVALID_SETTING", "; ".join(wrong))
-        for name, value in values.items():
-            setattr(self, name, tuple(value) if isinstance(value, list) else value)
+def change(parts: Sequence[Any], values: Mapping[str, Any]) -> None:
+    """Set the named attributes of whichever of `parts` (dataclass objects) has them: all of them or none.
 
-    def as_dict(self) -> dict[str, Any]:
-        """Every setting by its name."""
-        return dataclasses.asdict(self)
+    Raises:
+        OrgError: A name is unknown or a value is of another type (400 INVALID_SETTING, naming all).
+    """
+    owners = {field.name: part for part in parts for field in dataclasses.fields(part)}
+    wrong = [
+        f"{name}: {_expected(name, getattr(owners[name], name), value)}" if name in owners else f"{name}: unknown"
+        for name, value in values.items()
+        if name not in owners or _expected(name, getattr(owners[name], name), value)
+    ]
+    if wrong:
+        raise OrgError(400, "INVALID_SETTING", "; ".join(wrong))
+    for name, value in values.items():
+        setattr(owners[name], name, tuple(value) if isinstance(value, list) else value)
 
-    def _problem(self, name: str, value: object) -> str:
-        known = {field.name for field in dataclasses.fields(self)}
-        if name not in known:
-            return f"{name}: unknown setting"
-        wanted = type(getattr(type(self)(), name))
-        if wanted is tuple:
+
+def _expected(name: str, now: object, value: object) -> str:
+    """What was expected in place of `value`, by the setting's value as it stands; empty if it fits."""
+    match now:
+        case bool():
+            return "" if isinstance(value, bool) else "expected true or false"
+        case int() | float():
+            # The scales given as whole numbers by default are counts, but for the durations (`_s`).
+            types = (int, float) if name.endswith("_s") else (int,)
+            if not isinstance(value, types) or isinstance(value, bool):
+                return "expected a number" if float in types else "expected a whole number"
+            return "" if value >= 0 or name in _SIGNED else "expected zero or more"
+        case tuple():
             texts = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-            return "" if texts else f"{name}: expected a list of texts"
-        if wanted in (int, float):
-            number = isinstance(value, int | float if wanted is float else int) and not isinstance(value, bool)
-            allowed = number and (name == "login_clock_offset_s" or value >= 0)  # type: ignore[operator]  # a number
-            return "" if allowed else f"{name}: expected a number, zero or more"
-        return "" if isinstance(value, wanted) else f"{name}: expected {wanted.__name__}"
+            return "" if texts else "expected a list of texts"
+        case _:
+            return "" if isinstance(value, str) else "expected a text"
