@@ -1,0 +1,290 @@
+"""A committed transaction as change events, in the JSON that CometD subscribers get."""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from connector.devorg.commits import Commit, RowChange
+from connector.devorg.diff import text_diff
+from connector.devorg.layout import Slot, slots_of
+from connector.devorg.schema import Schema
+
+OVERFLOW_ID = "000000000000000AAA"
+MOST_DIGITS = 18
+_MODIFICATION = ("LastModifiedDate", "LastModifiedById")
+_QUIET = frozenset({*_MODIFICATION, "SystemModstamp"})
+
+
+@dataclass(kw_only=True)
+class EventOptions:
+    """What the documents leave open about change events, and their limits. Read anew for every commit.
+
+    Attributes:
+        changed_fields: The header carries `changedFields`.
+        event_uuid: `data.event` carries `EventUuid` and `EventApiName`.
+        nested_nulls: A nulled component is `{"MailingAddress": {"City": null}}`; else the compound itself is null
+            where all that changed of it was nulled.
+        partial_names: An update's `Name` holds the changed components only.
+        text_dates: A date field is `YYYY-MM-DD`, else milliseconds since the epoch.
+        text_diffs: Long texts are sent as diffs where that is shorter.
+        formula_fields: Custom formula fields are included.
+        conversion_modified_date: The update of a converted lead carries `LastModifiedDate`.
+        cleared_lookup_events: A lookup cleared by the deletion of its target gives an event.
+        whole_second_commits: `commitTimestamp` is cut to whole seconds, as in all documented samples.
+        overflow_changes: From this many changes of one transaction on, the rest is an overflow event per entity.
+        max_event_bytes: A longer payload becomes a gap event.
+        max_merged_records: Most `recordIds` of one event.
+        retention_s: Events older than this by the org's clock can not be replayed.
+    """
+
+    changed_fields: bool = True
+    event_uuid: bool = False
+    nested_nulls: bool = True
+    partial_names: bool = True
+    text_dates: bool = True
+    text_diffs: bool = True
+    formula_fields: bool = True
+    conversion_modified_date: bool = True
+    cleared_lookup_events: bool = True
+    whole_second_commits: bool = True
+    overflow_changes: int = 100_000
+    max_event_bytes: int = 1_048_576
+    max_merged_records: int = 10_000
+    retention_s: float = 72 * 3600
+
+
+@dataclass(slots=True, kw_only=True)
+class _Draft:
+    """An event before it has its place in the transaction."""
+
+    entity: str
+    kind: str
+    second: object
+    record_ids: list[str]
+    body: dict[str, Any] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+
+    @property
+    def weight(self) -> int:
+        """What it counts towards the overflow limit: one, or one per changed field of an update."""
+        return max(1, sum(name not in _MODIFICATION for name in self.changed))
+
+
+def render(commit: Commit, schema: Schema, options: EventOptions) -> list[dict[str, Any]]:
+    """The payloads of a transaction's events, in order; objects that are not selected have theirs as well.
+
+    `sequenceNumber` counts over all of them, so that leaving some out leaves holes, as it does in Salesforce.
+
+    Source: Change Data Capture Developer Guide, "Change Event Message Structure", "Merged Change Events",
+    "Gap Events", "Overflow Events".
+    """
+    slots = {name: _slots(schema, name, options) for name in {change.object for change in commit.changes}}
+    deleted = {change.id for change in commit.changes if change.kind == "DELETE"}
+    drafts: list[_Draft] = []
+    for change in commit.changes:
+        silent = not options.cleared_lookup_events and _cleared_lookup(change, slots[change.object], deleted)
+        draft = None if silent else _draft(change, slots[change.object], options)
+        if draft is not None:
+            drafts.append(draft)
+    within, beyond = _split(drafts, options.overflow_changes)
+    merged = _merge(within, options.max_merged_records)
+    events = [_capped(draft, options.max_event_bytes) for draft in merged] + _overflow(beyond)
+    return [_payload(event, commit, number, options) for number, event in enumerate(events, start=1)]
+
+
+def event_header(
+    *,
+    entity: str,
+    record_ids: Sequence[str],
+    change_type: str,
+    transaction_key: str,
+    commit_ms: int,
+    commit_number: int,
+    user_id: str,
+    origin: str = "",
+    sequence_number: int = 1,
+    changed_fields: Sequence[str] | None = (),
+) -> dict[str, Any]:
+    """A `ChangeEventHeader` with its members in Salesforce's order; `changed_fields` of None leaves it out.
+
+    Source: Change Data Capture Developer Guide, "ChangeEventHeader Fields".
+    """
+    header = {
+        "entityName": entity,
+        "recordIds": list(record_ids),
+        "changeType": change_type,
+        "changeOrigin": origin,
+        "transactionKey": transaction_key,
+        "sequenceNumber": sequence_number,
+        "commitTimestamp": commit_ms,
+        "commitNumber": commit_number,
+        "commitUser": user_id,
+    }
+    return header if changed_fields is None else header | {"changedFields": list(changed_fields)}
+
+
+def _slots(schema: Schema, name: str, options: EventOptions) -> tuple[Slot, ...]:
+    slots = slots_of(schema.require(name))
+    return tuple(slot for slot in slots if options.formula_fields or not slot.is_formula)
+
+
+def _draft(change: RowChange, slots: Sequence[Slot], options: EventOptions) -> _Draft | None:
+    """The event of one record's change, or None where it has none."""
+    draft = _Draft(
+        entity=change.object, kind=change.kind, second=change.after.get("SystemModstamp"), record_ids=[change.id]
+    )
+    if change.kind == "DELETE":
+        return draft
+    if change.kind == "UPDATE":
+        if not _update(draft, change, slots, options):
+            return None
+    else:
+        for slot in slots:
+            value = _wire(slot, change.after.get(slot.name), options)
+            if value is not None and value != "":
+                _place(draft.body, slot, value)
+    if any(_too_many_digits(slot, change.after.get(slot.name)) for slot in slots):
+        return _gap(draft)
+    return draft
+
+
+def _update(draft: _Draft, change: RowChange, slots: Sequence[Slot], options: EventOptions) -> bool:
+    """Fill in an update's changed fields; False where it is none that Salesforce would tell of."""
+    before, after = change.before or {}, change.after
+    changed = {slot.name for slot in slots if before.get(slot.name) != after.get(slot.name)}
+    if _is_silent(before, after, slots):
+        return False
+    changed.add("LastModifiedDate")
+    converted = "IsConverted" in changed and bool(after.get("IsConverted"))
+    if converted and not options.conversion_modified_date:
+        changed.discard("LastModifiedDate")
+    whole = {slot.parent for slot in slots if slot.name in changed and slot.is_whole}
+    told = [slot for slot in slots if slot.name in changed or slot.parent in whole]
+    draft.changed = [slot.path for slot in sorted(told, key=lambda slot: slot.parent is not None)]
+    if not options.partial_names and any(slot.parent == "Name" for slot in told):
+        told = [slot for slot in slots if slot in told or slot.parent == "Name"]
+    for slot in told:
+        value = _wire(slot, after.get(slot.name), options)
+        _place(draft.body, slot, _shorter(before.get(slot.name), value, slot, options))
+    if not options.nested_nulls:
+        _lift_nulls(draft.body)
+    return True
+
+
+def _is_silent(before: Mapping[str, Any], after: Mapping[str, Any], slots: Sequence[Slot]) -> bool:
+    """Whether nothing changed but what the platform recalculates by itself or keeps out of events."""
+    differing = {name for name in after if before.get(name) != after[name]} - _QUIET
+    stored = {slot.name for slot in slots if not slot.is_calculated}
+    untouched = before.get("LastModifiedDate") == after.get("LastModifiedDate")
+    return bool(differing) and not differing & stored and untouched
+
+
+def _cleared_lookup(change: RowChange, slots: Sequence[Slot], deleted: AbstractSet[str]) -> bool:
+    """Whether an update did no more than to null references to records that the same transaction deleted."""
+    if change.kind != "UPDATE" or change.before is None:
+        return False
+    differing = {name for name in change.after if change.before.get(name) != change.after[name]} - _QUIET
+    references = {slot.name for slot in slots if slot.type == "reference"}
+    nulled = {name for name in differing & references if change.after[name] is None}
+    return bool(differing) and nulled == differing and {change.before[name] for name in nulled} <= deleted
+
+
+def _wire(slot: Slot, value: Any, options: EventOptions) -> Any:
+    if value is None:
+        return None
+    if slot.type == "boolean":
+        return bool(value)
+    if slot.type == "date" and not options.text_dates:
+        return _epoch_ms(value)
+    return value
+
+
+def _epoch_ms(date_text: str) -> int:
+    moment = datetime.fromisoformat(date_text).replace(tzinfo=UTC)
+    return int(moment.timestamp()) * 1000
+
+
+def _shorter(old: Any, new: Any, slot: Slot, options: EventOptions) -> Any:
+    """A changed value, or the diff that makes it from the old one."""
+    if not options.text_diffs or slot.parent is not None or not isinstance(old, str) or not isinstance(new, str):
+        return new
+    diff = text_diff(old, new)
+    return new if diff is None else {"diff": diff}
+
+
+def _place(body: dict[str, Any], slot: Slot, value: Any) -> None:
+    if slot.parent is None:
+        body[slot.name] = value
+    else:
+        body.setdefault(slot.parent, {})[slot.label] = value
+
+
+def _lift_nulls(body: dict[str, Any]) -> None:
+    for name, value in body.items():
+        if isinstance(value, dict) and all(part is None for part in value.values()):
+            body[name] = None
+
+
+def _too_many_digits(slot: Slot, value: Any) -> bool:
+    return slot.is_calculated and isinstance(value, int | float) and abs(value) >= 10**MOST_DIGITS
+
+
+def _gap(draft: _Draft) -> _Draft:
+    return _Draft(entity=draft.entity, kind=f"GAP_{draft.kind}", second=draft.second, record_ids=draft.record_ids)
+
+
+def _split(drafts: list[_Draft], most: int) -> tuple[list[_Draft], list[_Draft]]:
+    """Those up to the overflow limit, and the rest."""
+    count = 0
+    for index, draft in enumerate(drafts):
+        count += draft.weight
+        if count > most:
+            return drafts[:index], drafts[index:]
+    return drafts, []
+
+
+def _overflow(drafts: list[_Draft]) -> list[_Draft]:
+    entities = dict.fromkeys(draft.entity for draft in drafts)
+    return [_Draft(entity=entity, kind="GAP_OVERFLOW", second=None, record_ids=[OVERFLOW_ID]) for entity in entities]
+
+
+def _merge(drafts: list[_Draft], most: int) -> list[_Draft]:
+    """One event for equal changes of an entity within one second, where the first of them stood."""
+    open_events: dict[tuple[str, str, object, bytes], _Draft] = {}
+    merged: list[_Draft] = []
+    for draft in drafts:
+        key = (draft.entity, draft.kind, draft.second, orjson.dumps([draft.body, draft.changed]))
+        known = open_events.get(key)
+        if known is None or len(known.record_ids) >= most:
+            open_events[key] = draft
+            merged.append(draft)
+        else:
+            known.record_ids += draft.record_ids
+    return merged
+
+
+def _capped(draft: _Draft, most_bytes: int) -> _Draft:
+    """The event, or the gap event that stands for one that is too large."""
+    size = len(orjson.dumps(draft.body)) + len(orjson.dumps(draft.record_ids))
+    return _gap(draft) if draft.body and size > most_bytes else draft
+
+
+def _payload(draft: _Draft, commit: Commit, number: int, options: EventOptions) -> dict[str, Any]:
+    commit_ms = commit.commit_ms // 1000 * 1000 if options.whole_second_commits else commit.commit_ms
+    header = event_header(
+        entity=draft.entity,
+        record_ids=draft.record_ids,
+        change_type=draft.kind,
+        transaction_key=commit.transaction_key,
+        commit_ms=commit_ms,
+        commit_number=commit.commit_number,
+        user_id=commit.user_id,
+        origin=commit.origin,
+        sequence_number=number,
+        changed_fields=draft.changed if options.changed_fields else None,
+    )
+    return {"ChangeEventHeader": header, **draft.body}
