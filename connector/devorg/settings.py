@@ -16,7 +16,7 @@ _SIGNED = ("login_clock_offset_s",)
 class OrgSettings:
     """Switches and scales. One object for the whole org: read an attribute each time it is used.
 
-    Durations are seconds of the org's clock, but for the CometD timers, which are seconds of real time.
+    Durations are seconds of the org's clock, but for the two timers of `/meta/connect`, which are seconds of real time.
     What the documents leave open has the default of the reference's table of open points.
 
     Attributes:
@@ -47,8 +47,9 @@ class OrgSettings:
         routing_cookie_s: Life of the load balancer's cookie; then the client is unknown.
         max_streaming_clients: CometD sessions at a time.
         delivered_event_limit: Events delivered to all subscribers in any 24 hours.
-        retention_s: Events older than this can not be replayed.
         max_cometd_body_bytes: A longer request body is answered 413.
+        max_events_per_response: Events of one CometD response; the next connect brings the rest at once.
+        events_before_reply: Events stand before the meta message in a CometD response, else behind it.
         stream_delay_s: Events are delivered so long after their commit.
         stream_stalled: Events are logged but not delivered: subscriptions stay healthy and silent.
     """
@@ -80,8 +81,9 @@ class OrgSettings:
     routing_cookie_s: float = 3 * 3600
     max_streaming_clients: int = 20
     delivered_event_limit: int = 10_000
-    retention_s: float = 72 * 3600
     max_cometd_body_bytes: int = 32_768
+    max_events_per_response: int = 1000
+    events_before_reply: bool = True
     stream_delay_s: float = 0
     stream_stalled: bool = False
 
