@@ -350,6 +350,22 @@ class Unit(Protocol):
         """The stored command, or None."""
         ...
 
+    def command_by_delivery(self, delivery_key: str, since_ms: int) -> Command | None:
+        """The newest command accepted since then from a message with this key, or None."""
+        ...
+
+    def pending_commands(self, object_name: str, record_id: RecordId, since_ms: int) -> Sequence[Command]:
+        """In order: unfinished commands on the record, and those that succeeded since then and were not echoed yet."""
+        ...
+
+    def changed_since(self, object_name: str, record_id: RecordId, version: int) -> Mapping[str, Any] | None:
+        """Fields that changed after `version`, each with its value before; None if the log does not reach back."""
+        ...
+
+    def version_at(self, object_name: str, record_id: RecordId, committed_ms: int) -> int:
+        """Version of the record's newest change that the org committed until then; 0 if the log has none."""
+        ...
+
     def next_commands(self, now_ms: int, limit: int) -> Sequence[Command]:
         """Accepted commands to be tried, oldest first.
 

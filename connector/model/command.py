@@ -55,11 +55,14 @@ class Command:
         record_id: The record; None for create and upsert until the org has answered.
         external_id: (field, value) of an upsert.
         fields: API name -> value in wire form.
-        base: What the sender had seen: field -> value of the fields written; None where unknown.
+        base: What the sender had seen: field -> value of the record; None where unknown.
+        delivery_key: Recognises a redelivery of a message that named no command id; None for every other command.
         expires_ms: Give up after this time, milliseconds since the Unix epoch, UTC; None: never.
         reply_to: Topic for the result besides `{root}/result/{command_id}`.
-        correlation: To be given back with the result.
+        correlation: To be given back with the result, as text in its JSON.
+        correlation_data: MQTT 5 Correlation Data of the request, to be given back as it came.
         attempts: Calls made so far.
+        answer_lost: The org may have taken an earlier attempt: find out before the next one.
         errors: The org's errors of the last attempt.
         sent_ms: When the last call began, milliseconds since the Unix epoch, UTC.
         retry_ms: Not to be tried before this time.
@@ -79,8 +82,11 @@ class Command:
     reply_to: str | None
     correlation: str | None
     accepted_ms: int
+    correlation_data: bytes | None = None
+    delivery_key: str | None = None
     status: CommandStatus = CommandStatus.ACCEPTED
     attempts: int = 0
+    answer_lost: bool = False
     errors: tuple[OrgProblem, ...] = ()
     conflict: Mapping[str, Any] | None = None
     sent_ms: int | None = None

@@ -42,6 +42,7 @@ class Delivery:
     Attributes:
         retained: Sent from the broker's store, not live: never acted on.
         duplicate: MQTT's DUP flag: it may have been delivered before.
+        packet_id: MQTT's packet identifier: a redelivery carries the same one.
         token: What the door needs for the PUBACK; opaque here.
         response_topic: MQTT 5 Response Topic, or None.
         correlation: MQTT 5 Correlation Data, or None.
@@ -51,6 +52,7 @@ class Delivery:
     payload: bytes
     retained: bool
     duplicate: bool
+    packet_id: int
     token: object
     response_topic: str | None
     correlation: bytes | None

@@ -1,0 +1,1 @@
+"""mesh -> org: commands are validated, stored, sent, and answered."""

@@ -1,0 +1,103 @@
+"""The JSON of a command as services publish it; section 3 of the interface."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from connector.errors import CommandRejected
+from connector.model.times import to_ms
+
+COMMAND_ID = r"^[A-Za-z0-9._:-]{1,128}$"
+CommandId = Annotated[str, Field(pattern=COMMAND_ID)]
+
+
+class ExternalId(BaseModel):
+    """The external id that an upsert goes by."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    field: str = Field(min_length=1, max_length=80)
+    value: str = Field(min_length=1, max_length=255)
+
+
+class Base(BaseModel):
+    """The state that the sender had seen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    version: int | None = Field(None, ge=0)
+    last_modified: str | None = None
+
+    @field_validator("last_modified")
+    @classmethod
+    def _date_time(cls, value: str | None) -> str | None:
+        if value is not None:
+            to_ms(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.version is None) == (self.last_modified is None):
+            raise ValueError("expected either version or last_modified")
+        return self
+
+
+class CommandPayload(BaseModel):
+    """A command's JSON object."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    command_id: CommandId | None = None
+    id: str | None = None
+    fields: dict[str, Any] | None = None
+    external_id: ExternalId | None = None
+    base: Base | None = None
+    on_conflict: Literal["reject", "merge", "overwrite"] | None = None
+    expires_at: str | None = None
+    sender: str | None = Field(None, max_length=128)
+    reply_to: str | None = Field(None, max_length=1024)
+    correlation: str | None = Field(None, max_length=1024)
+
+    @field_validator("expires_at")
+    @classmethod
+    def _date_time(cls, value: str | None) -> str | None:
+        if value is not None:
+            to_ms(value)
+        return value
+
+
+def parse_payload(payload: bytes, max_bytes: int) -> Mapping[str, Any]:
+    """The JSON object of a message.
+
+    Raises:
+        CommandRejected: Too large, not JSON or not an object.
+    """
+    if len(payload) > max_bytes:
+        raise CommandRejected(f"payload: {len(payload)} bytes; at most {max_bytes} are taken")
+    try:
+        data = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        raise CommandRejected("payload: not JSON") from None
+    if not isinstance(data, dict):
+        raise CommandRejected("payload: expected a JSON object")
+    return data
+
+
+def validate_payload(data: Mapping[str, Any]) -> CommandPayload:
+    """The command that `data` is.
+
+    Raises:
+        CommandRejected: With one line per wrong member; values are not repeated.
+    """
+    try:
+        return CommandPayload.model_validate(data)
+    except ValidationError as error:
+        raise CommandRejected(
+            *(
+                f"{'.'.join(map(str, item['loc'])) or 'payload'}: "
+                + ("unknown member" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, "))
+                for item in error.errors(include_url=False, include_input=False)
+            )
+        ) from None
