@@ -145,12 +145,12 @@ def complete_field(partial: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"not an API name: {name!r}")
     if kind not in _BY_TYPE:
         raise ValueError(f"no such field type: {kind!r}")
-    field = _FIELD | _BY_TYPE[kind] | {"label": name.removesuffix("__c").replace("_", " ")}
+    label = name.removesuffix("__c").replace("_", " ")
+    field: dict[str, Any] = {**_FIELD, **_BY_TYPE[kind], "label": label}
     field["custom"] = name.endswith(("__c", "__s"))
     field["picklistValues"] = [_picklist_entry(entry) for entry in partial.get("picklistValues", [])]
     given = {key: value for key, value in partial.items() if key != "picklistValues"}
-    field |= _consequences(field | given) | given
-    return field
+    return {**field, **_consequences({**field, **given}), **given}
 
 
 def _consequences(field: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ COMPOUND_TYPES = frozenset({"address", "location"})
 """Types whose value is put together from other fields and has no column."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Field:
-    """One field of an object, after its describe result.
+    """One field of an object, after its describe result; compared by identity.
 
     Attributes:
         picklist_values: The active values, in order.
