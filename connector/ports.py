@@ -266,6 +266,12 @@ class Unit(Protocol):
         """Records that are not deleted."""
         ...
 
+    def live_ids(
+        self, spec: ObjectSpec, after: RecordId | None, upto: RecordId | None, limit: int
+    ) -> Sequence[RecordId]:
+        """Ids of records that are not deleted, ascending, behind `after` and up to and with `upto` (None: no bound)."""
+        ...
+
     # Change log (it is also the outbox of changes)
     def append(self, changes: Sequence[Change]) -> int:
         """Number the changes in order, write them, and return the version of the last one.

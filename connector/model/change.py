@@ -99,8 +99,9 @@ class ChangeEvent:
         record_ids: Never empty but for overflow and wildcard events; equal changes of one transaction arrive merged.
         change_type: What happened.
         values: Column -> value in wire form, compounds flattened (`Name.FirstName` -> `FirstName`). For UPDATE only
-            what changed (None: cleared); for CREATE and UNDELETE whatever is not listed is empty.
-        partial_name: True if some but not all parts of a person's name came, so `Name` must be derived.
+            what changed (None: cleared); for CREATE and UNDELETE whatever is not listed is empty. Parts of a
+            person's name are in it even where they have no column: `Name` is composed of them.
+        partial_name: True if an UPDATE brought parts of a person's name without `Name`, so that must be derived.
         diffs: Column -> unified diff of a long text, to be applied to the stored value.
         unknown_fields: Fields of the payload that the object's description does not know.
         whole_object: True if the event concerns every record of the entity (overflow, id wildcard).
