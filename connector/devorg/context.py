@@ -18,6 +18,9 @@ from connector.devorg.settings import OrgSettings
 from connector.devorg.tokens import Credentials, Tokens
 from connector.devorg.usage import Usage
 
+UI_ORIGIN = "com/salesforce/api/soap/66.0;client=SfdcInternalAPI/"
+"""`changeOrigin` of what people do in the org's pages. Source: recorded change events."""
+
 
 @dataclass(kw_only=True)
 class Context:

@@ -17,7 +17,6 @@ KINDS = (
     "cometd:connect",
     "cometd:subscribe",
     "cometd:deliver",  # a batch of events on its way to a subscriber
-    "record",  # a write of one record; `path` is matched against "<Object>/<Id>"
 )
 MOST_FAULTS = 1000
 
@@ -34,7 +33,7 @@ class Fault:
         skip: Lets so many matching occasions pass first.
         delay_s: Real seconds to wait first; without any other effect the request then goes on as usual.
         status: HTTP status of the answer; 0 is none of it.
-        code: `errorCode` (REST, Bulk, record) or `error` (OAuth) of the answer.
+        code: `errorCode` (REST, Bulk) or `error` (OAuth) of the answer.
         message: Its text.
         body: The answer's body as it stands, in place of `code` and `message`.
         html: The answer is a gateway's HTML page.
@@ -97,6 +96,14 @@ class Fault:
         if wrong:
             raise OrgError(400, "INVALID_FAULT", "; ".join(wrong))
         return cls(**order)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The members that say something, as they would be ordered."""
+        return {
+            item.name: getattr(self, item.name)
+            for item in dataclasses.fields(self)
+            if item.name == "kind" or getattr(self, item.name) not in (item.default, {})
+        }
 
 
 _TEXT, _FLAG, _NUMBER = ((str,), "a text"), ((bool,), "true or false"), ((int,), "a whole number")
@@ -172,7 +179,7 @@ class Faults:
         Args:
             kind: One of `KINDS`.
             method: HTTP method of the request.
-            path: Its path with the query string; for `record`, the object and id.
+            path: Its path with the query string.
         """
         for number, fault in self._faults.items():
             if fault.kind != kind or not _matches(fault, method, path):

@@ -131,6 +131,15 @@ class Tokens:
         known.used_ms = self.clock.now_ms()
         return known.user_id
 
+    def keep(self, token: str) -> None:
+        """Extend the life of an access token however long it was not used, unless it was revoked.
+
+        Source: Streaming API Developer Guide; while a CometD client is connected its session does not expire.
+        """
+        known = self._tokens.get(token)
+        if known is not None and known.kind == "access" and known.alive:
+            known.used_ms = self.clock.now_ms()
+
     def refresh(self, token: str) -> tuple[str, str, str] | None:
         """User, new access token and, where they rotate, new refresh token (else empty); None for a dead one."""
         known = self._tokens.get(token)

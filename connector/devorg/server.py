@@ -1,0 +1,199 @@
+"""The local org put together: its parts, its HTTP server, its start and its end."""
+
+import asyncio
+import signal
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from connector.devorg import admin, bulk, collections, cometd, limits, oauth, query, replication, rest, soap
+from connector.devorg.bus import EventBus
+from connector.devorg.changes import EventOptions
+from connector.devorg.clock import OrgClock
+from connector.devorg.context import CONTEXT, Context
+from connector.devorg.database import OrgDatabase
+from connector.devorg.faults import Faults
+from connector.devorg.middleware import add_headers, middlewares
+from connector.devorg.records import Org
+from connector.devorg.residents import INTEGRATION_USER_ID, ORGANIZATION_ID
+from connector.devorg.schema import Schema
+from connector.devorg.settings import OrgSettings
+from connector.devorg.tokens import Credentials, KeyPair, Tokens
+from connector.devorg.usage import Usage
+
+HOST = "127.0.0.1"
+DATABASE_FILE = "org.db"
+MOST_BODY_BYTES = 50 * 1024 * 1024
+"""Source: REST API Developer Guide; a request body has at most 50 MB."""
+
+_LONGEST_LINE_BYTES = 65_536  # more than the org allows, so that the org and not the HTTP parser refuses
+_GRACE_S = 0.05
+
+
+class DevOrg:
+    """A local Salesforce org on a port of this machine.
+
+    Use it as `async with DevOrg() as org`, or call `start` and `stop`. With a directory the org is the same one at
+    the next start: records, tokens, replay ids, clock. Without one it lives in a temporary directory.
+
+    Args:
+        directory: Folder of the org's own; nothing outside it is written.
+        port: 0 for any free one.
+        settings: Switches and scales to start with.
+
+    Attributes:
+        url: Where it listens, for instance `http://127.0.0.1:8620`.
+        ctx: Its parts.
+        keys: Key pair of the JWT bearer flow.
+    """
+
+    url: str
+    ctx: Context
+    keys: KeyPair
+
+    def __init__(self, directory: Path | None = None, port: int = 0, *, settings: OrgSettings | None = None) -> None:
+        self._directory = directory
+        self._port = port
+        self._settings = settings or OrgSettings()
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Open the org's data and listen.
+
+        Raises:
+            OSError: The port is taken, or the directory can not be written.
+        """
+        directory = self._open_directory()
+        self.keys = KeyPair(directory)
+        self.ctx = _context(OrgDatabase(directory / DATABASE_FILE), self._settings)
+        try:
+            app = _application(self.ctx, self.keys, self.drop_connections)
+            self._runner = web.AppRunner(
+                app,
+                access_log=None,
+                shutdown_timeout=_GRACE_S,
+                max_line_size=_LONGEST_LINE_BYTES,
+                max_field_size=_LONGEST_LINE_BYTES,
+            )
+            await self._runner.setup()
+            await self.listen()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End every request, close the data; a temporary directory goes with it."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = self._site = None
+        self.ctx.database.close()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = None
+
+    async def listen(self) -> None:
+        """Accept connections, on the port of the last time if there was one."""
+        if self._runner is None:
+            raise RuntimeError("the org is not started")
+        self._site = web.TCPSite(self._runner, HOST, self._port, reuse_address=True)
+        await self._site.start()
+        self._port = self._runner.addresses[0][1]
+        self.url = self.ctx.url = f"http://{HOST}:{self._port}"
+
+    async def hang_up(self) -> None:
+        """Accept no connections and drop those there are, as an org that is down; `listen` ends it."""
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
+        self.drop_connections()
+
+    def drop_connections(self, prefix: str = "", but: web.BaseRequest | None = None) -> int:
+        """Cut connections in the middle of whatever they carry, and tell how many.
+
+        Args:
+            prefix: Only those with a request below this path; empty for all, idle ones too.
+            but: The request on whose connection this was asked for.
+        """
+        transports = {request.transport for request in self.ctx.requests if request.path.startswith(prefix)}
+        if not prefix and self._runner is not None and self._runner.server is not None:
+            transports |= {handler.transport for handler in self._runner.server.connections}
+        transports -= {None, but.transport if but is not None else None}
+        for transport in transports:
+            if transport is not None:
+                transport.abort()
+        return len(transports)
+
+    def _open_directory(self) -> Path:
+        if self._directory is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="devorg-")
+            return Path(self._temporary.name)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._directory
+
+
+def _context(database: OrgDatabase, settings: OrgSettings) -> Context:
+    clock = OrgClock()
+    schema = Schema(database)
+    options = EventOptions()
+    bus = EventBus(database, schema, clock, options)
+    credentials = Credentials()
+    tokens = Tokens(
+        database=database,
+        clock=clock,
+        settings=settings,
+        org_id=ORGANIZATION_ID,
+        default_user_id=INTEGRATION_USER_ID,
+        credentials=credentials,
+    )
+    return Context(
+        org=Org(schema, clock, database, bus),
+        schema=schema,
+        clock=clock,
+        database=database,
+        bus=bus,
+        tokens=tokens,
+        credentials=credentials,
+        faults=Faults(),
+        usage=Usage(clock),
+        settings=settings,
+        event_options=options,
+    )
+
+
+def _application(context: Context, keys: KeyPair, drop: admin.DropConnections) -> web.Application:
+    app = web.Application(middlewares=middlewares(context), client_max_size=MOST_BODY_BYTES)
+    app[CONTEXT] = context
+    app.on_response_prepare.append(add_headers)
+    login = oauth.LoginServer(context, keys)
+    app.add_routes(oauth.routes(context, login))
+    app.add_routes(soap.routes(context, login))
+    for module in (limits, rest, collections, query, replication, bulk, cometd):
+        app.add_routes(module.routes(context))
+    app.add_routes(admin.routes(context, keys, drop))
+    return app
+
+
+async def serve(directory: Path | None, port: int, announce: Callable[["DevOrg"], None]) -> None:
+    """Run an org until the process is told to end (SIGINT, SIGTERM); `announce` is called once it answers."""
+    ending = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ending.set)
+    async with DevOrg(directory, port) as org:
+        announce(org)
+        await ending.wait()
