@@ -1,0 +1,91 @@
+"""Events on their way from the log to one session."""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import orjson
+
+from connector.devorg.bus import EventBus, LoggedEvent
+from connector.devorg.changes import EventOptions
+from connector.devorg.channels import event_api_name
+from connector.devorg.clock import OrgClock
+from connector.devorg.cometd.replies import DAILY_LIMIT, Refused
+from connector.devorg.cometd.session import Session, Subscription
+from connector.devorg.settings import OrgSettings
+from connector.devorg.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events as JSON messages in log order; `due_s` is when the next one may be delivered, if that is known."""
+
+    messages: tuple[bytes, ...] = ()
+    due_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """Takes from the log what a session has not had yet."""
+
+    bus: EventBus
+    clock: OrgClock
+    settings: OrgSettings
+    options: EventOptions
+    usage: Usage
+
+    def take(self, session: Session) -> Batch:
+        """The next events of the session, which it will not be given again.
+
+        Raises:
+            Refused: The org has delivered its events of the day.
+
+        Source: Change Data Capture Developer Guide, "Change Data Capture Allocations".
+        """
+        latest = self.bus.latest_id()
+        if self.settings.stream_stalled or session.seen == latest:
+            return Batch()
+        most = self.settings.max_events_per_response
+        found = [
+            (event, subscription)
+            for subscription in session.subscriptions.values()
+            for event in self.bus.read(subscription.channel, subscription.after, most)
+        ]
+        found.sort(key=lambda pair: pair[0].replay_id)
+        due_ms = self.clock.now_ms() - round(self.settings.stream_delay_s * 1000)
+        ready = [pair for pair in found[:most] if pair[0].logged_ms <= due_ms]
+        if found and not ready:
+            return Batch(due_s=(found[0][0].logged_ms - due_ms) / 1000)
+        messages = self._delivered(ready)
+        if len(messages) == len(found) < most:
+            session.seen = latest
+        return Batch(messages)
+
+    def _delivered(self, pairs: list[tuple[LoggedEvent, Subscription]]) -> tuple[bytes, ...]:
+        left = max(0, self.settings.delivered_event_limit - self.usage.delivered.used())
+        if pairs and not left:
+            raise Refused(DAILY_LIMIT, failure_reason=DAILY_LIMIT, reconnect="none")
+        messages = []
+        for event, subscription in pairs[:left]:
+            subscription.after = event.replay_id
+            messages.append(self._message(event, subscription.channel.name))
+        if messages:
+            self.usage.delivered.add(len(messages))
+        return tuple(messages)
+
+    def _message(self, event: LoggedEvent, channel: str) -> bytes:
+        place: dict[str, object] = {"replayId": event.replay_id}
+        if self.options.event_uuid:
+            place |= {"EventUuid": _uuid(event.replay_id), "EventApiName": event_api_name(event.entity)}
+        data = {"schema": event.schema_id, "payload": orjson.Fragment(event.payload), "event": place}
+        return orjson.dumps({"channel": channel, "data": data})
+
+
+def array_of(parts: Iterable[bytes]) -> bytes:
+    """A JSON array of what is JSON already."""
+    return b"[" + b",".join(parts) + b"]"
+
+
+def _uuid(replay_id: int) -> str:
+    """The same for every delivery of one event."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, str(replay_id)))
