@@ -1,0 +1,1 @@
+"""SOQL: text to tree (`parse`), tree to SQL (`compile`), rows to JSON or CSV (`render`)."""
