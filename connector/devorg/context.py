@@ -28,7 +28,7 @@ class Context:
 
     Attributes:
         url: Where it listens, without a slash at the end; known once it has started.
-        requests: Those being answered at this moment.
+        requests: Those being answered at this moment, by a number of no meaning.
     """
 
     org: Org
@@ -43,7 +43,7 @@ class Context:
     settings: OrgSettings
     event_options: EventOptions
     url: str = ""
-    requests: set[web.BaseRequest] = field(default_factory=set)
+    requests: dict[int, web.BaseRequest] = field(default_factory=dict)
 
     @property
     def instance_url(self) -> str:

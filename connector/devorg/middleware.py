@@ -196,11 +196,11 @@ def live_middleware(context: Context) -> Middleware:
 
     @web.middleware
     async def keep(request: web.Request, handler: Handler) -> web.StreamResponse:
-        context.requests.add(request)
+        context.requests[id(request)] = request
         try:
             return await handler(request)
         finally:
-            context.requests.discard(request)
+            del context.requests[id(request)]
 
     return keep
 
