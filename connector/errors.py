@@ -39,6 +39,10 @@ class LinkDown(TransientError):
     """A connection broke, timed out or answered with something that is not its protocol."""
 
 
+class BrokerDown(LinkDown):
+    """The broker cannot be reached, or the connection to it broke."""
+
+
 class OrgUnavailable(TransientError):
     """The org answered that it cannot serve now (HTTP 5xx, SERVER_UNAVAILABLE, maintenance)."""
 

@@ -421,7 +421,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
                 yield f"{where}: unknown key"
             case "missing":
                 yield f"{where}: missing"
-            case _ if isinstance(item["input"], dict):
+            case _ if isinstance(item["input"], dict) or "@" in str(item["input"]):  # may hold a password
                 yield f"{where}: {message}"
             case _:
                 yield f"{where} = {item['input']!r}: {message}"

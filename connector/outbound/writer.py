@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from connector.errors import LinkDown, OrgRefused, OrgThrottled, TransientError
+from connector.errors import LinkDown, OrgRefused, OrgThrottled, RowLocked, TransientError
 from connector.model.change import Operation
 from connector.model.command import Command, CommandStatus, ConflictPolicy, OrgProblem
 from connector.model.ids import RecordId, to_record_id

@@ -1,0 +1,41 @@
+# Everything runs in a virtual environment of its own, .venv. `make help` lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+SECONDS_OF_DEMO ?= 30
+
+.PHONY: help setup demo test format lint types schemas clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(BIN)/.ready ## Make the virtual environment and install Mosquitto where they are missing
+
+$(BIN)/.ready: pyproject.toml .ci/setup
+	@bash .ci/setup $(PYTHON)
+	@touch $@
+
+demo: setup ## A show of half a minute: a local org, a broker, edits and commands, and a summary
+	@$(BIN)/salesforce-sync demo --seconds $(SECONDS_OF_DEMO)
+
+test: setup format-check lint types ## Format, lint, strict types and every test
+	$(BIN)/pytest tests/unit tests/property
+	$(BIN)/pytest tests/devorg
+	$(BIN)/pytest tests/integration
+	$(BIN)/pytest tests/faults tests/e2e
+
+.PHONY: format-check
+format-check: setup
+	$(BIN)/ruff format --check .
+
+format: setup ## Rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+clean: ## Remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
