@@ -257,6 +257,15 @@ class Org:
         record = None if row is None else rendering.decoded(schema, row)
         return None if record is None or (record["IsDeleted"] and not include_deleted) else record
 
+    def find(self, object_name: str, field_name: str, value: object) -> list[str]:
+        """Return the ids of the live records whose field holds `value`, in any case of letters.
+
+        Raises:
+            OrgError: 404 NOT_FOUND: there is no such object; 400 INVALID_FIELD: no such field.
+        """
+        schema = self._schema.require(object_name)
+        return self._database.ids_where(schema.table, _field(schema, field_name).name, value)
+
     def row_to_rest(
         self,
         object_name: str,

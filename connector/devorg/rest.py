@@ -1,0 +1,48 @@
+"""HTTP for the sObject resources and for the composite resource that calls them."""
+
+from aiohttp import web
+from yarl import URL
+
+from connector.devorg.calls import call_of, response_of
+from connector.devorg.collections import Collections
+from connector.devorg.composite import Composite
+from connector.devorg.context import Context
+from connector.devorg.rows import Rows
+
+_RECORD = r"{id:(?!(?:updated|deleted)$)[^/]+}"  # those two are resources of their own
+
+
+def routes(context: Context) -> list[web.RouteDef]:
+    """Describes, single records, records by external id, and `/composite`."""
+    rows = Rows(context.org, context.schema)
+    composite = Composite(rows, Collections(context.org, context.schema))
+
+    async def handle_row(request: web.Request) -> web.Response:
+        return response_of(rows.answer(await call_of(request, context)))
+
+    async def handle_composite(request: web.Request) -> web.Response:
+        async def elsewhere(method: str, url: URL) -> web.StreamResponse:
+            return await _routed(request, method, url)
+
+        return response_of(composite.answer(await call_of(request, context), elsewhere))
+
+    base = "/services/data/{version}"
+    objects = f"{base}/sobjects"
+    paths = ("", "/", "/{object}", "/{object}/", f"/{{object}}/{_RECORD}", "/{object}/describe/")
+    keyed = f"{objects}/{{object}}/{{field}}/{{value}}"
+    return [
+        *(web.route("*", objects + path, handle_row) for path in paths),
+        web.route("*", keyed, handle_row),
+        web.post(f"{base}/composite", handle_composite),
+        web.post(f"{base}/composite/", handle_composite),
+    ]
+
+
+async def _routed(request: web.Request, method: str, url: URL) -> web.StreamResponse:
+    """Answer a GET by the route of its URL, as the same user, without counting a call."""
+    inner = request.clone(method=method, rel_url=url.relative() if url.is_absolute() else url)
+    found = await request.app.router.resolve(inner)
+    found.add_app(request.app)
+    # aiohttp sets it in a request from outside; a request made here has no public way to it.
+    inner._match_info = found  # noqa: SLF001
+    return await found.handler(inner)
