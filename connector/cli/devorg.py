@@ -58,7 +58,7 @@ class Org:
         return answer.json() if answer.content else None
 
 
-class Unreachable(click.ClickException):  # noqa: N818 - read by a person at the command line, as click's own are
+class Unreachable(click.ClickException):
     """No local org answers."""
 
     exit_code = 3

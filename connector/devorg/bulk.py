@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from connector.devorg.bulk_jobs import DELIMITERS, ENDINGS, BulkJobs, Job
-from connector.devorg.context import Context, read_json, version_of
+from connector.devorg.context import USER_ID, Context, read_json, version_of
 from connector.devorg.errors import OrgError
 
 PAGE_ROWS = 50_000
@@ -56,7 +56,7 @@ class BulkQuery:
         if self._context.usage.bulk_query_jobs.used() >= MOST_JOBS_A_DAY:
             raise OrgError(400, "EXCEEDED_QUOTA", f"More than {MOST_JOBS_A_DAY} query jobs in 24 hours")
         job = self._jobs.create(
-            request["user_id"],
+            request[USER_ID],
             order["operation"],
             order["query"],
             delimiter=order["columnDelimiter"],

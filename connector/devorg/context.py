@@ -52,6 +52,8 @@ class Context:
 
 
 CONTEXT = web.AppKey("context", Context)
+USER_ID = web.RequestKey("user_id", str)
+"""Who asks; set for every call below `/services/data/vXX.X`."""
 
 
 def version_of(request: web.BaseRequest) -> str:

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from connector.devorg.clock import http_date
-from connector.devorg.context import CONTEXT, Context
+from connector.devorg.context import CONTEXT, USER_ID, Context
 from connector.devorg.errors import OrgError
 from connector.devorg.faults import Fault
 from connector.devorg.settings import NEWEST_VERSION, OLDEST_VERSION
@@ -136,7 +136,7 @@ def _as_org_error(request: web.Request, error: web.HTTPException) -> OrgError:
 def data_middleware(context: Context) -> Middleware:
     """For `/services/data/vXX.X`: the version, the login, and the count of API requests.
 
-    Handlers find `request["user_id"]` and `request["token"]`.
+    Handlers find the user under `USER_ID`.
     """
 
     @web.middleware
@@ -147,7 +147,7 @@ def data_middleware(context: Context) -> Middleware:
         if not OLDEST_VERSION <= int(versioned.group(1)) <= NEWEST_VERSION:
             raise OrgError(404, "NOT_FOUND", "The requested resource does not exist")
         _check_header_size(request)
-        request["token"], request["user_id"] = _login_of(request, context)
+        request[USER_ID] = _login_of(request, context)
         if context.usage.api.used() >= context.settings.api_limit:
             raise OrgError(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")
         context.usage.api.add()
@@ -183,12 +183,11 @@ def bearer(header: str | None) -> str:
     return token.strip()
 
 
-def _login_of(request: web.Request, context: Context) -> tuple[str, str]:
-    token = bearer(request.headers.get(hdrs.AUTHORIZATION))
-    user_id = context.tokens.check(token)
+def _login_of(request: web.Request, context: Context) -> str:
+    user_id = context.tokens.check(bearer(request.headers.get(hdrs.AUTHORIZATION)))
     if user_id is None:
         raise OrgError(401, "INVALID_SESSION_ID", "Session expired or invalid")
-    return token, user_id
+    return user_id
 
 
 def live_middleware(context: Context) -> Middleware:
@@ -209,7 +208,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     """Set the headers that every answer of the org carries (a signal: it sees streamed answers as well)."""
     context = request.app[CONTEXT]
     response.headers[hdrs.DATE] = http_date(context.clock.now_ms())
-    if context.settings.limit_info and _VERSIONED.match(request.path) and "user_id" in request:
+    if context.settings.limit_info and _VERSIONED.match(request.path) and USER_ID in request:
         usage = f"api-usage={context.usage.api.used()}/{context.settings.api_limit}"
         response.headers["Sforce-Limit-Info"] = usage
 

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from connector.devorg.context import Context, version_of
+from connector.devorg.context import USER_ID, Context, version_of
 from connector.devorg.errors import OrgError
 from connector.devorg.results import ResultStore, new_id
 from connector.devorg.soql.compile import Plan, compile_query, install
@@ -68,7 +68,7 @@ class Queries:
     async def more(self, request: web.Request) -> web.Response:
         """Answer a `nextRecordsUrl`."""
         found = _LOCATOR.fullmatch(request.match_info["locator"])
-        cursor = None if found is None else self._cursor(found.group(1), request["user_id"])
+        cursor = None if found is None else self._cursor(found.group(1), request[USER_ID])
         if found is None or cursor is None or int(found.group(2)) > cursor["size"]:
             raise OrgError(400, "INVALID_QUERY_LOCATOR", "invalid query locator")
         first, page = int(found.group(2)), _page_size(request, cursor["page"])
@@ -86,7 +86,7 @@ class Queries:
         if len(rows) <= page:
             return _page(request, found, len(rows), "", len(rows))
         bodies = [orjson.dumps(record) for record in found]
-        return _page(request, bodies[:page], len(rows), self._keep(request["user_id"], bodies, page), page)
+        return _page(request, bodies[:page], len(rows), self._keep(request[USER_ID], bodies, page), page)
 
     def _keep(self, user_id: str, bodies: Sequence[bytes], page: int) -> str:
         cursor = new_id("01g")
