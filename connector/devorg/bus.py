@@ -18,6 +18,7 @@ from connector.devorg.schema import Schema
 FIRST_REPLAY_ID = 37_904_280
 REPLAY_ID_AFTER_RESET = 2_000_000
 LARGEST_GAP = 13
+_SCATTER = 2_654_435_761
 TRIMMED_AT_ONCE = 5000
 
 _TABLES = """
@@ -220,7 +221,8 @@ class EventBus:
         return entity in self._schema.selected or any(entity in names for names in self.custom_channels.values())
 
     def _next_id(self) -> int:
-        self._last_id += 1 + self._last_id * 7 % LARGEST_GAP
+        # Gaps as uneven as chance, yet the same in every run.
+        self._last_id += 1 + (self._last_id * _SCATTER % 2**32 >> 16) % LARGEST_GAP
         return self._last_id
 
     def _horizon_ms(self) -> int:
