@@ -129,7 +129,7 @@ class DevOrg:
             prefix: Only those with a request below this path; empty for all, idle ones too.
             but: The request on whose connection this was asked for.
         """
-        transports = {request.transport for request in self.ctx.requests if request.path.startswith(prefix)}
+        transports = {request.transport for request in self.ctx.requests.values() if request.path.startswith(prefix)}
         if not prefix and self._runner is not None and self._runner.server is not None:
             transports |= {handler.transport for handler in self._runner.server.connections}
         transports -= {None, but.transport if but is not None else None}
