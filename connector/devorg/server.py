@@ -26,6 +26,9 @@ from connector.devorg.tokens import Credentials, KeyPair, Tokens
 from connector.devorg.usage import Usage
 
 HOST = "127.0.0.1"
+HOST_NAME = "localhost"
+"""In URLs: aiohttp's cookie jar, which aiosfstream-ng uses, keeps no cookies of a host that is a bare address."""
+
 DATABASE_FILE = "org.db"
 MOST_BODY_BYTES = 50 * 1024 * 1024
 """Source: REST API Developer Guide; a request body has at most 50 MB."""
@@ -46,7 +49,7 @@ class DevOrg:
         settings: Switches and scales to start with.
 
     Attributes:
-        url: Where it listens, for instance `http://127.0.0.1:8620`.
+        url: Where it listens, for instance `http://localhost:8620`.
         ctx: Its parts.
         keys: Key pair of the JWT bearer flow.
     """
@@ -113,7 +116,7 @@ class DevOrg:
         self._site = web.TCPSite(self._runner, HOST, self._port, reuse_address=True)
         await self._site.start()
         self._port = self._runner.addresses[0][1]
-        self.url = self.ctx.url = f"http://{HOST}:{self._port}"
+        self.url = self.ctx.url = f"http://{HOST_NAME}:{self._port}"
 
     async def hang_up(self) -> None:
         """Accept no connections and drop those there are, as an org that is down; `listen` ends it."""

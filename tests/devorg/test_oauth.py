@@ -212,7 +212,7 @@ async def test_revoking_a_refresh_token_kills_its_access_tokens(web: aiohttp.Cli
 
 async def test_the_instance_url_can_move(org: DevOrg, web: aiohttp.ClientSession) -> None:
     """After a migration the next token names another instance."""
-    moved = org.url.replace("127.0.0.1", "localhost")
+    moved = org.url.replace("localhost", "127.0.0.1")
     org.ctx.settings.instance_url = moved
     assert (await login(web, CREDENTIALS))[1]["instance_url"] == moved
 

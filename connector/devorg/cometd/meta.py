@@ -68,11 +68,11 @@ class Meta:
         session = self._sessions.find(client_id)
         if session is not None and session.epoch != self._context.bus.epoch:
             self._sessions.close(session)
-        if session is None or not self._sessions.knows(session) or session.route != caller.route:
+        if session is None or not self._sessions.knows(session):
             raise Refused(replies.UNKNOWN_CLIENT, reconnect="handshake")
         if not caller.sent_browser:
             raise Refused(replies.no_cookie(session.client_id), reconnect="handshake")
-        if session.browser != caller.browser:
+        if session.browser != caller.browser or session.route != caller.route:
             raise Refused(replies.UNKNOWN_CLIENT, reconnect="handshake")
         if session.user_id != user_id:
             raise Refused(replies.OTHER_USER, reconnect="none")
