@@ -62,7 +62,7 @@ def _where(console: Console, scene: Scene, seconds: float) -> None:
     console.print("    join in:", highlight=False)
     for line in (
         f"mosquitto_sub -p {parts.broker_port} -v -t 'blackroad/salesforce/change/#'",
-        f"sqlite3 {parts.database} 'SELECT * FROM contact_live LIMIT 5'",
+        f"sqlite3 {parts.database} 'SELECT * FROM contact_live LIMIT 5'",  # noqa: S608 - a line to copy
         f"salesforce-sync devorg --url {parts.org['url']} info",
     ):
         console.print(f"      {line}", highlight=False, soft_wrap=True)

@@ -82,7 +82,7 @@ class Visitor:
         """Call `received(topic, payload)` for every message; again after each reconnection."""
 
         def on_message(_client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
-            received(message.topic, message.payload)
+            received(message.topic, bytes(message.payload))
 
         self._client.message_callback_add(topic_filter, on_message)
         self._filters.append(topic_filter)

@@ -1,6 +1,5 @@
 """Is a command one that the org could take? Decided from the settings and the last describe, at no API cost."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -14,6 +13,7 @@ from connector.model.times import to_iso, to_ms
 from connector.outbound.payload import CommandPayload
 
 _INT_LIMIT = 2**31
+_NUMBER_LIMIT = 1e300  # and neither infinite nor NaN
 _EMAIL_PARTS = 2
 
 
@@ -206,7 +206,7 @@ def _integer(field: FieldSpec, value: object) -> int:
 
 
 def _number(field: FieldSpec, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _NUMBER_LIMIT:
         raise ValueError("expected a number")
     if field.precision and abs(value) >= 10 ** (field.precision - field.scale):
         raise ValueError(f"at most {field.precision - field.scale} digits before the decimal point")
