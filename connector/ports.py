@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
-from connector.model.change import Change, ReceivedEvent, ReplayId, Subscribed
+from connector.model.change import Change, Origin, ReceivedEvent, ReplayId, Subscribed
 from connector.model.command import Command, CommandStatus, OrgProblem
 from connector.model.ids import RecordId
 from connector.model.message import Delivery, Message, OutboxMessage
@@ -282,6 +282,10 @@ class Unit(Protocol):
 
     def last_version(self) -> int:
         """The newest version; 0 if there is none."""
+        ...
+
+    def origin_of(self, version: int) -> Origin | None:
+        """Where the change of this version came from; None if the log does not hold it (0, or trimmed)."""
         ...
 
     def unpublished(self, limit: int) -> Sequence[Change]:

@@ -1,0 +1,146 @@
+"""The change log, which is also the outbox of changes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from connector.model.change import Change, CommitInfo, Operation, Origin
+from connector.model.ids import RecordId
+from connector.model.times import to_ms
+from connector.store.columns import from_json, iso, json_or_none, to_json
+from connector.store.positions import Positions
+from connector.store.queries import load
+from connector.store.tables import stored_version
+
+_SQL = load("changelog")
+
+
+class ChangeLog(Positions):
+    """Numbered changes; those up to the watermark in cursor `published` are with the broker."""
+
+    def append(self, changes: Sequence[Change]) -> int:
+        """Number the changes in order, write them, and return the version of the last one.
+
+        The counter is a row of its own, so a version is never given out twice, whatever is trimmed or rolled back.
+        """
+        first = self.last_version() + 1
+        if not changes:
+            return first - 1
+        self._db.executemany(_SQL["add"], (_row(version, c) for version, c in enumerate(changes, first)))
+        last = first + len(changes) - 1
+        self._db.execute(_SQL["set_last_version"], (last,))
+        return last
+
+    def last_version(self) -> int:
+        """The newest version; 0 if there is none."""
+        return int(self._db.execute(_SQL["last_version"]).get)
+
+    def published_version(self) -> int:
+        """The watermark: everything up to it was acknowledged by the broker; 0 at first."""
+        return int(self._db.execute(_SQL["published"]).get or 0)
+
+    def unpublished_count(self) -> int:
+        """Changes not yet published; there are no holes, so nothing needs counting."""
+        return self.last_version() - self.published_version()
+
+    def unpublished(self, limit: int) -> Sequence[Change]:
+        """Oldest changes not yet published, in version order."""
+        return self.changes(self.published_version(), limit)
+
+    def mark_published(self, version: int, at_ms: int) -> None:
+        """All changes up to `version` were acknowledged by the broker; a lower one than before does nothing.
+
+        Raises:
+            ValueError: There is no such version yet.
+        """
+        published = self.published_version()
+        if version > self.last_version():
+            raise ValueError(f"version {version} has not been given out")
+        if version > published:
+            self._db.execute(_SQL["mark_published"], {"at": iso(at_ms), "from": published, "to": version})
+            self.set_cursor("published", str(version), at_ms)
+
+    def changes(self, since: int, limit: int, object_name: str | None = None) -> Sequence[Change]:
+        """Changes behind a version, of one object or of all, in version order."""
+        query = _SQL["since"] if object_name is None else _SQL["since_of_object"]
+        bindings = {"since": since, "limit": limit, "object": object_name}
+        return [_change(*row) for row in self._db.execute(query, bindings)]
+
+    def history(self, object_name: str, record_id: RecordId, limit: int) -> Sequence[Change]:
+        """The changes of one record, newest first."""
+        bindings = {"object": object_name, "id": record_id, "limit": limit}
+        return [_change(*row) for row in self._db.execute(_SQL["history"], bindings)]
+
+    def origin_of(self, version: int) -> Origin | None:
+        """Where the change of this version came from; None if the log does not hold it (0, or trimmed)."""
+        origin = self._db.execute(_SQL["origin_of"], (version,)).get
+        return None if origin is None else Origin(origin)
+
+    def version_at(self, object_name: str, record_id: RecordId, committed_ms: int) -> int:
+        """Version of the record's newest change that the org committed until then; 0 if the log has none.
+
+        Compared by whole seconds, as `LastModifiedDate` has no more.
+        """
+        bindings = {"object": object_name, "id": record_id, "until": iso(committed_ms)}
+        return int(self._db.execute(_SQL["version_at"], bindings).get)
+
+    def changed_since(self, object_name: str, record_id: RecordId, version: int) -> Mapping[str, Any] | None:
+        """Fields that changed after `version`, each with its value before; None if the log does not reach back.
+
+        A record that did not exist at `version` had no values: a later create or undelete names every field it set.
+        """
+        oldest = self._db.execute(_SQL["oldest"]).get or self.last_version() + 1
+        if version < oldest - 1:
+            # The log has been trimmed since, but the row itself tells if nothing happened to this record.
+            stored = stored_version(self._db, object_name, record_id)
+            return {} if stored is not None and stored <= version else None
+        bindings = {"object": object_name, "id": record_id, "version": version}
+        before: dict[str, Any] = {}
+        for changed, old in self._db.execute(_SQL["before_since"], bindings):
+            values = from_json(old) if old is not None else dict.fromkeys(from_json(changed))
+            before = {**values, **before}
+        return before
+
+
+def _row(version: int, change: Change) -> tuple[str | int | None, ...]:
+    commit = change.commit
+    record = json_or_none(change.record)
+    return (
+        version,
+        change.object,
+        change.id,
+        change.operation,
+        to_json(change.changed),
+        json_or_none(change.before),
+        record if change.after is change.record else json_or_none(change.after),
+        record,
+        change.origin,
+        change.command_id,
+        iso(commit.timestamp_ms) if commit else None,
+        commit.number if commit else None,
+        commit.user if commit else None,
+        commit.transaction if commit else None,
+        commit.sequence if commit else None,
+        iso(change.applied_ms),
+    )
+
+
+def _change(*row: Any) -> Change:
+    (version, name, record_id, operation, changed, before, after, record, origin, command_id) = row[:10]
+    (committed_at, number, user, transaction, sequence, applied_at) = row[10:]
+    commit = None
+    if committed_at is not None:
+        commit = CommitInfo(to_ms(committed_at), number, user, transaction, sequence)
+    return Change(
+        version=version,
+        object=name,
+        id=record_id,
+        operation=Operation(operation),
+        changed=tuple(from_json(changed)),
+        before=from_json(before),
+        after=from_json(after),
+        record=from_json(record),
+        origin=Origin(origin),
+        command_id=command_id,
+        commit=commit,
+        applied_ms=to_ms(applied_at),
+    )

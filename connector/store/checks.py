@@ -1,0 +1,66 @@
+"""What is looked at before a file is written to: a file that is refused keeps its bytes."""
+
+import os
+from pathlib import Path
+
+import apsw
+
+from connector.errors import StoreUnusable
+from connector.store.failures import damaged, translated
+from connector.store.migrate import APPLICATION_ID, SCHEMA_VERSION, user_version
+
+BUSY_TIMEOUT_MS = 5000
+
+
+def check_folder(path: Path) -> None:
+    """Make the file's folder where it is missing.
+
+    Raises:
+        StoreUnusable: It cannot be made, or neither it nor the file can be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnusable(f"{path.parent} cannot be made ({error.strerror}): set storage.path elsewhere") from error
+    if path.exists() and not path.is_file():
+        raise StoreUnusable(f"{path} is not a file: set storage.path to one")
+    for place in (path.parent, path):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise StoreUnusable(f"{place} is read-only for this user: check its owner, mode and file system")
+
+
+def check_file(path: Path, *, thorough: bool) -> int:
+    """Return the schema's version of a file that is ours, 0 if there is none yet; nothing is written to it.
+
+    `thorough` reads the whole file for damage, at the speed of the disk.
+
+    Raises:
+        StoreUnusable: Damaged, of another program, or of a newer version.
+        StoreBusy: Somebody keeps it locked.
+    """
+    if not path.exists():
+        return 0
+    with translated(path):
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            return _checked(connection, path, thorough=thorough)
+        finally:
+            connection.close()
+
+
+def _checked(connection: apsw.Connection, path: Path, *, thorough: bool) -> int:
+    version = user_version(connection)
+    application = connection.execute("PRAGMA application_id").get
+    if application != APPLICATION_ID:
+        if application or version or connection.execute("SELECT count(*) FROM sqlite_schema").get:
+            raise StoreUnusable(f"{path} is a database of another program: set storage.path to another file")
+        return 0
+    if version > SCHEMA_VERSION:
+        raise StoreUnusable(
+            f"{path} was written by a newer salesforce-sync (schema {version}, this one knows {SCHEMA_VERSION}): "
+            "install that version again"
+        )
+    if thorough and (verdict := connection.execute("PRAGMA quick_check(1)").get) != "ok":
+        raise damaged(path, " ".join(str(verdict).split()))
+    return version

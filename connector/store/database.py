@@ -1,0 +1,62 @@
+"""The replica behind `ports.Replica`: one session on one thread of its own."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from connector.ports import Unit
+from connector.store.session import Session
+
+T = TypeVar("T")
+
+
+class Database:
+    """The SQLite database of a daemon or of a command that takes its place: one writer thread.
+
+    Use with `async with`; entering raises what `Session.open` does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._session = Session(path)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._do(self._session.open)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Begun units are finished first; the close happens even if this wait is cancelled.
+        await asyncio.shield(self._end())
+
+    async def run(self, work: Callable[[Unit], T]) -> T:
+        """Run `work(unit)` as one transaction on the database thread.
+
+        Once begun it finishes, even if the caller is cancelled; one that still waits for its turn is dropped. If
+        `work` raises, nothing is kept.
+
+        Raises:
+            StoreBusy: Another process held the write lock for too long.
+            StoreFull, StoreUnusable: Going on would lose data.
+        """
+        return await self._do(lambda: self._session.run(work))
+
+    async def data_version(self) -> int:
+        """A number that changes when another process has committed (a queued command), and by nothing of our own."""
+        return await self._do(self._session.data_version)
+
+    async def _do(self, job: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+
+    def _end(self) -> asyncio.Future[None]:
+        closed = asyncio.get_running_loop().run_in_executor(self._thread, self._session.close)
+        self._thread.shutdown(wait=False)
+        return closed

@@ -1,0 +1,33 @@
+"""Cursors and the count of API calls."""
+
+from collections.abc import Mapping
+
+from connector.store.columns import iso
+from connector.store.part import Part
+from connector.store.queries import load
+
+_SQL = load("positions")
+
+
+class Positions(Part):
+    """Where each source stands, and what the org was asked."""
+
+    def cursor(self, name: str) -> str | None:
+        """The stored position, or None."""
+        value: str | None = self._db.execute(_SQL["get"], (name,)).get
+        return value
+
+    def set_cursor(self, name: str, value: str | None, at_ms: int) -> None:
+        """Store a position; None forgets it."""
+        if value is None:
+            self._db.execute(_SQL["forget"], (name,))
+        else:
+            self._db.execute(_SQL["set"], (name, value, iso(at_ms)))
+
+    def count_call(self, hour: str, purpose: str, calls: int) -> None:
+        """Add to the calls of an hour (`2026-11-22T17`, UTC)."""
+        self._db.execute(_SQL["count_call"], (hour, purpose, calls))
+
+    def calls_since(self, hour: str) -> Mapping[str, int]:
+        """Calls by purpose from that hour on."""
+        return {str(purpose): int(calls) for purpose, calls in self._db.execute(_SQL["calls_since"], (hour,))}

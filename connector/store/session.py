@@ -1,0 +1,131 @@
+"""The connection that writes: opening, transactions, closing. Synchronous, for one thread at a time."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import apsw
+import structlog
+
+from connector.errors import StoreUnusable
+from connector.ports import Unit
+from connector.store.checks import BUSY_TIMEOUT_MS, check_file, check_folder
+from connector.store.failures import translated
+from connector.store.locking import FileLock
+from connector.store.migrate import SCHEMA_VERSION, migrate
+from connector.store.refit import refit_function
+from connector.store.transaction import transaction
+from connector.store.unit import StoreUnit
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+# FULL: an acknowledged command and an acknowledged change must survive a power cut, so each commit waits for the disk.
+# The WAL is copied back every 1,000 pages (4 MB) and cut to 16 MB after a longer transaction.
+_PRAGMAS = """
+PRAGMA synchronous = FULL;
+PRAGMA foreign_keys = ON;
+PRAGMA wal_autocheckpoint = 1000;
+PRAGMA journal_size_limit = 16777216;
+PRAGMA cache_size = -16384;
+PRAGMA trusted_schema = OFF;
+"""
+_CACHED_STATEMENTS = 200
+
+
+class Session:
+    """The replica, opened for writing.
+
+    Args:
+        path: The SQLite file.
+        guest: A guest is a second writer beside a daemon that may be running (to queue commands): it takes no lock,
+            and makes, checks and migrates nothing.
+    """
+
+    def __init__(self, path: Path, *, guest: bool = False) -> None:
+        # SQLite names the WAL after the file that a link points at; so must the lock be.
+        self._path = path.resolve()
+        self._guest = guest
+        self._lock = FileLock(self._path)
+        self._connection: apsw.Connection | None = None
+        self._unit: StoreUnit | None = None
+
+    def open(self) -> None:
+        """Open the file; as the owner, make it where it is missing and bring its schema up to date.
+
+        Raises:
+            StoreUnusable: Damaged, of another program, of a newer version, read-only or in use by another daemon (a
+                guest: also missing or of an older version). The file has not been touched.
+            StoreBusy: Somebody keeps the write lock.
+            StoreFull: There is no room for the schema.
+        """
+        check_folder(self._path)
+        if not self._guest:
+            self._lock.acquire()
+        try:
+            self._check()
+            with translated(self._path):
+                self._connect()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file and give back the lock; what was committed stays."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._unit = None
+        self._lock.release()
+
+    def run(self, work: Callable[[Unit], T]) -> T:
+        """Run `work(unit)` as one transaction.
+
+        If `work` raises, nothing is kept.
+
+        Raises:
+            StoreBusy: Another process held the write lock for too long.
+            StoreFull, StoreUnusable: Going on would lose data.
+        """
+        if self._connection is None or self._unit is None:
+            raise StoreUnusable(f"{self._path} is closed")
+        with translated(self._path), transaction(self._connection):
+            return work(self._unit)
+
+    def data_version(self) -> int:
+        """A number that changes whenever another connection has committed, and by nothing of this one's.
+
+        Source: SQLite, "PRAGMA data_version".
+        """
+        if self._connection is None:
+            raise StoreUnusable(f"{self._path} is closed")
+        with translated(self._path):
+            return int(self._connection.execute("PRAGMA data_version").get)
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self) -> None:
+        version = check_file(self._path, thorough=not self._guest)
+        if self._guest and version != SCHEMA_VERSION:
+            raise StoreUnusable(f"{self._path} is not set up for this version: run `salesforce-sync sync` first")
+
+    def _connect(self) -> None:
+        connection = apsw.Connection(str(self._path), statementcachesize=_CACHED_STATEMENTS)
+        self._connection = connection
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        if connection.execute("PRAGMA journal_mode = WAL").get != "wal":
+            raise StoreUnusable(f"{self._path}: its file system cannot hold a WAL: set storage.path to a local disk")
+        connection.execute(_PRAGMAS)
+        connection.create_scalar_function("refit", refit_function, 3, deterministic=True)
+        if not self._guest:
+            before, after = migrate(connection)
+            log.info("store.opened", schema=after, migrated_from=before if before != after else None)
+        self._unit = StoreUnit(connection)

@@ -1,0 +1,46 @@
+-- name: last_version
+SELECT value FROM meta WHERE name = 'last_version';
+
+-- name: set_last_version
+UPDATE meta SET value = ? WHERE name = 'last_version';
+
+-- name: add
+INSERT INTO change (
+    version, object, id, operation, changed, before, after, record, origin, command_id,
+    committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: published
+SELECT CAST(value AS INTEGER) FROM cursor WHERE name = 'published';
+
+-- name: mark_published
+UPDATE change SET published_at = :at WHERE version > :from AND version <= :to;
+
+-- name: origin_of
+SELECT origin FROM change WHERE version = ?;
+
+-- name: oldest
+SELECT min(version) FROM change;
+
+-- name: before_since
+SELECT changed, before FROM change WHERE id = :id AND object = :object AND version > :version ORDER BY version;
+
+-- name: version_at
+-- Whole seconds: that is all `LastModifiedDate` tells, and the commit comes after it.
+SELECT coalesce(max(version), 0) FROM change
+WHERE id = :id AND object = :object AND substr(committed_at, 1, 19) <= substr(:until, 1, 19);
+
+-- name: since
+SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
+    committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
+FROM change WHERE version > :since ORDER BY version LIMIT :limit;
+
+-- name: since_of_object
+SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
+    committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
+FROM change WHERE object = :object AND version > :since ORDER BY version LIMIT :limit;
+
+-- name: history
+SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
+    committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
+FROM change WHERE id = :id AND object = :object ORDER BY version DESC LIMIT :limit;

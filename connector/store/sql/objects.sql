@@ -1,0 +1,12 @@
+-- name: all
+SELECT name, table_name, key_prefix, fields FROM object ORDER BY name;
+
+-- name: put
+INSERT INTO object (name, table_name, key_prefix, fields) VALUES (?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET key_prefix = excluded.key_prefix, fields = excluded.fields;
+
+-- name: table
+SELECT table_name FROM object WHERE name = ?;
+
+-- name: taken
+SELECT count(*) FROM sqlite_schema WHERE name = ? COLLATE NOCASE;

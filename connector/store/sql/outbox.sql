@@ -1,0 +1,14 @@
+-- name: add
+INSERT INTO outbox (after_version, topic, payload, qos, retain, content_type, correlation)
+VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: due
+-- `after_version` never falls from one id to the next, so this is the order of the ids.
+SELECT id, after_version, topic, payload, qos, retain, content_type, correlation
+FROM outbox WHERE after_version <= :published ORDER BY after_version, id LIMIT :limit;
+
+-- name: remove
+DELETE FROM outbox WHERE id = ?;
+
+-- name: depth
+SELECT count(*) FROM outbox;

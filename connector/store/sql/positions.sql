@@ -1,0 +1,19 @@
+-- name: get
+SELECT value FROM cursor WHERE name = ?;
+
+-- name: set
+INSERT INTO cursor (name, value, updated_at) VALUES (?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at;
+
+-- name: forget
+DELETE FROM cursor WHERE name = ?;
+
+-- name: all
+SELECT name, value, updated_at FROM cursor ORDER BY name;
+
+-- name: count_call
+INSERT INTO api_usage (hour, purpose, calls) VALUES (?, ?, ?)
+ON CONFLICT (hour, purpose) DO UPDATE SET calls = calls + excluded.calls;
+
+-- name: calls_since
+SELECT purpose, sum(calls) FROM api_usage WHERE hour >= ? GROUP BY purpose;

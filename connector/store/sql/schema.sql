@@ -1,0 +1,144 @@
+-- The whole schema as all migrations leave it (user_version 1); a test compares the two. A table per object is
+-- made beside these when the object is first described (tables.py).
+
+-- The change log, which is also the outbox of changes: a change is published once `version` is not above the
+-- watermark in cursor 'published'.
+CREATE TABLE change (
+    version INTEGER PRIMARY KEY CHECK (version > 0),
+    object TEXT NOT NULL,
+    id TEXT NOT NULL,
+    operation TEXT NOT NULL CHECK (operation IN ('create', 'update', 'delete', 'undelete')),
+    changed TEXT NOT NULL,
+    before TEXT,
+    after TEXT,
+    record TEXT,
+    origin TEXT NOT NULL CHECK (origin IN ('stream', 'poll', 'backfill', 'repair', 'command')),
+    command_id TEXT,
+    committed_at TEXT,
+    commit_number INTEGER,
+    commit_user TEXT,
+    commit_transaction TEXT,
+    commit_sequence INTEGER,
+    applied_at TEXT NOT NULL,
+    published_at TEXT
+) STRICT;
+CREATE INDEX change_object ON change (object);
+CREATE INDEX change_id ON change (id);
+
+-- Every other message that must reach the mesh; due once the changes up to `after_version` are published.
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    after_version INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    qos INTEGER NOT NULL CHECK (qos IN (0, 1, 2)),
+    retain INTEGER NOT NULL CHECK (retain IN (0, 1)),
+    content_type TEXT NOT NULL,
+    correlation BLOB
+) STRICT;
+CREATE INDEX outbox_after ON outbox (after_version);
+
+-- `record_key` names the record before its id is known; null for a create, which no other command can address.
+-- `change_version` is the change by which the command came back from the org.
+CREATE TABLE command (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    command_id TEXT NOT NULL UNIQUE,
+    object TEXT NOT NULL,
+    operation TEXT NOT NULL CHECK (operation IN ('create', 'update', 'upsert', 'delete')),
+    record_key TEXT,
+    record_id TEXT,
+    external_id TEXT,
+    fields TEXT NOT NULL,
+    base TEXT,
+    on_conflict TEXT NOT NULL CHECK (on_conflict IN ('reject', 'merge', 'overwrite')),
+    sender TEXT,
+    reply_to TEXT,
+    correlation TEXT,
+    correlation_data BLOB,
+    delivery_key TEXT,
+    status TEXT NOT NULL CHECK (
+        status IN ('accepted', 'sending', 'succeeded', 'failed', 'conflict', 'rejected', 'expired', 'unknown')
+    ),
+    attempts INTEGER NOT NULL CHECK (attempts >= 0),
+    answer_lost INTEGER NOT NULL CHECK (answer_lost IN (0, 1)),
+    errors TEXT NOT NULL,
+    conflict TEXT,
+    accepted_at TEXT NOT NULL,
+    expires_at TEXT,
+    sent_at TEXT,
+    retry_at TEXT,
+    completed_at TEXT,
+    change_version INTEGER
+) STRICT;
+CREATE INDEX command_status ON command (status);
+CREATE INDEX command_open ON command (record_key, seq) WHERE status IN ('accepted', 'sending');
+CREATE INDEX command_record ON command (record_id) WHERE record_id IS NOT NULL;
+CREATE INDEX command_delivery ON command (delivery_key, accepted_at) WHERE delivery_key IS NOT NULL;
+CREATE INDEX command_echo ON command (object, sent_at)
+    WHERE change_version IS NULL AND status IN ('sending', 'succeeded');
+CREATE INDEX command_completed ON command (completed_at) WHERE completed_at IS NOT NULL;
+
+CREATE TABLE cursor (
+    name TEXT PRIMARY KEY NOT NULL,
+    value TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE api_usage (
+    hour TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    calls INTEGER NOT NULL CHECK (calls >= 0),
+    PRIMARY KEY (hour, purpose)
+) STRICT, WITHOUT ROWID;
+
+-- `replay_id` is Base64 of the opaque bytes.
+CREATE TABLE quarantine (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    object TEXT,
+    replay_id TEXT NOT NULL,
+    error TEXT NOT NULL,
+    event TEXT NOT NULL,
+    quarantined_at TEXT NOT NULL,
+    settled_at TEXT
+) STRICT;
+CREATE INDEX quarantine_open ON quarantine (id) WHERE settled_at IS NULL;
+
+-- Records whose state in the org must be read again, in the order in which they were first marked.
+CREATE TABLE dirty (
+    seq INTEGER PRIMARY KEY,
+    object TEXT NOT NULL,
+    id TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    since_ms INTEGER NOT NULL,
+    quarantine_id INTEGER REFERENCES quarantine (id) ON DELETE SET NULL,
+    UNIQUE (object, id)
+) STRICT;
+CREATE INDEX dirty_object ON dirty (object);
+CREATE INDEX dirty_quarantine ON dirty (quarantine_id) WHERE quarantine_id IS NOT NULL;
+
+CREATE TABLE hole (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    object TEXT NOT NULL,
+    "from" TEXT NOT NULL,
+    "to" TEXT,
+    reason TEXT NOT NULL,
+    opened_at TEXT NOT NULL,
+    closed_at TEXT,
+    corrected INTEGER NOT NULL DEFAULT 0 CHECK (corrected >= 0)
+) STRICT;
+CREATE UNIQUE INDEX hole_open ON hole (object) WHERE closed_at IS NULL;
+
+-- The objects that have a table; `fields` is a JSON array of {"name", "kind"} in the order of the columns.
+CREATE TABLE object (
+    name TEXT PRIMARY KEY NOT NULL,
+    table_name TEXT NOT NULL UNIQUE,
+    key_prefix TEXT NOT NULL,
+    fields TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- `last_version`: the newest version ever given out; it stays when the change log is trimmed.
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY NOT NULL,
+    value INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO meta (name, value) VALUES ('last_version', 0);

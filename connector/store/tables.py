@@ -1,0 +1,192 @@
+"""The table of each object: made, altered and addressed by what the org's describe result tells.
+
+All SQL with names in it is written here and in `filters.py`; every name is an API name that was checked, and quoted.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import apsw
+
+from connector.errors import FatalError
+from connector.model.ids import RecordId
+from connector.model.objects import Kind, ObjectSpec
+from connector.store.columns import from_json, to_json
+from connector.store.queries import load
+
+_SQL = load("objects")
+_API_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
+_TYPES: Mapping[Kind, str] = {
+    "text": "TEXT",
+    "boolean": "INTEGER",
+    "integer": "INTEGER",
+    "number": "REAL",
+    "date": "TEXT",
+    "datetime": "TEXT",
+}
+OWN_COLUMNS = ("_version", "_synced_at", "_deleted_at", "_modstamp")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectColumns:
+    """An object as its table has it.
+
+    Attributes:
+        fields: API name -> kind of every column but `Id` and our own, in order.
+    """
+
+    name: str
+    table: str
+    key_prefix: str
+    fields: Mapping[str, Kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """The statements on one object's table; columns in the order Id, fields, _version, _synced_at, ..."""
+
+    select: str
+    upsert: str
+    count: str
+    live_ids: str
+
+
+def objects(connection: apsw.Connection) -> dict[str, ObjectColumns]:
+    """The objects that have a table, by name."""
+    return {
+        str(name): ObjectColumns(str(name), str(table), str(prefix), {f["name"]: f["kind"] for f in from_json(fields)})
+        for name, table, prefix, fields in connection.execute(_SQL["all"])
+    }
+
+
+def define(connection: apsw.Connection, spec: ObjectSpec) -> None:
+    """Make or alter the object's table so that it has a column per synced field, and its live view.
+
+    Raises:
+        FatalError: A name is no API name, or the table's name is taken by something else.
+    """
+    wanted = ObjectColumns(spec.name, spec.table, spec.key_prefix, {f.name: f.kind for f in spec.fields})
+    for name in (wanted.name, *wanted.fields):
+        if not _API_NAME.fullmatch(name):
+            raise FatalError(f"{spec.name}: {name!r} is no API name")
+    present = objects(connection).get(spec.name)
+    if present == wanted and tuple(present.fields) == tuple(wanted.fields):
+        return
+    if present is None:
+        _create(connection, wanted)
+    else:
+        connection.execute(f"DROP VIEW {quoted(wanted.table + '_live')}")
+        _alter(connection, present, wanted)
+    columns = ", ".join(quoted(c) for c in ("Id", *wanted.fields, *OWN_COLUMNS))
+    # The names were checked above.
+    connection.execute(
+        f"CREATE VIEW {quoted(wanted.table + '_live')} AS "  # noqa: S608
+        f"SELECT {columns} FROM {quoted(wanted.table)} WHERE _deleted_at IS NULL"
+    )
+    fields = to_json([{"name": name, "kind": kind} for name, kind in wanted.fields.items()])
+    connection.execute(_SQL["put"], (wanted.name, wanted.table, wanted.key_prefix, fields))
+
+
+def statements(spec: ObjectSpec) -> Statements:
+    """The statements on the object's table."""
+    return _statements(spec.table, tuple(f.name for f in spec.fields))
+
+
+@lru_cache(maxsize=256)
+def trim_statement(table: str) -> str:
+    """Removes tombstones from before `:before`, at most `:limit`."""
+    name = quoted(table)
+    # The name was checked when the table was made.
+    return (
+        f'DELETE FROM {name} WHERE "Id" IN '  # noqa: S608
+        f'(SELECT "Id" FROM {name} WHERE _deleted_at IS NOT NULL AND _deleted_at < :before LIMIT :limit)'
+    )
+
+
+def stored_version(connection: apsw.Connection, object_name: str, record_id: RecordId) -> int | None:
+    """`_version` of a stored record, or None."""
+    table = connection.execute(_SQL["table"], (object_name,)).get
+    if table is None:
+        return None
+    # The name was checked when the table was made.
+    version = connection.execute(f'SELECT _version FROM {quoted(table)} WHERE "Id" = ?', (record_id,)).get  # noqa: S608
+    return None if version is None else int(version)
+
+
+def quoted(name: str) -> str:
+    """An SQL name in double quotes."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _create(connection: apsw.Connection, wanted: ObjectColumns) -> None:
+    view = wanted.table + "_live"
+    for name in (wanted.table, view):
+        if connection.execute(_SQL["taken"], (name,)).get:
+            raise FatalError(f"{wanted.name} cannot be synced: the database has something else named {name}")
+    columns = [f"{quoted(name)} {_TYPES[kind]}" for name, kind in wanted.fields.items()]
+    definitions = ", ".join(
+        [
+            '"Id" TEXT PRIMARY KEY NOT NULL',
+            *columns,
+            '"_version" INTEGER NOT NULL',
+            '"_synced_at" TEXT NOT NULL',
+            '"_deleted_at" TEXT',
+            '"_modstamp" TEXT NOT NULL',
+        ]
+    )
+    connection.execute(f"CREATE TABLE {quoted(wanted.table)} ({definitions}) STRICT")
+    # Tombstones are few: they are counted and trimmed by this.
+    connection.execute(
+        f"CREATE INDEX {quoted(wanted.table + '_deleted')} ON {quoted(wanted.table)} (_deleted_at) "
+        "WHERE _deleted_at IS NOT NULL"
+    )
+
+
+def _alter(connection: apsw.Connection, present: ObjectColumns, wanted: ObjectColumns) -> None:
+    """Add, drop, rename and retype columns in place; SQLite takes names that differ by case for the same."""
+    table = quoted(wanted.table)
+    spelled = {name.lower(): name for name in wanted.fields}
+    for name, kind in present.fields.items():
+        now = spelled.pop(name.lower(), None)
+        if now is None:
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {quoted(name)}")
+        elif wanted.fields[now] != kind:
+            _retype(connection, table, (name, kind), (now, wanted.fields[now]))
+        elif now != name:
+            connection.execute(f"ALTER TABLE {table} RENAME COLUMN {quoted(name)} TO {quoted(now)}")
+    for name in spelled.values():
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {_TYPES[wanted.fields[name]]}")
+
+
+def _retype(connection: apsw.Connection, table: str, old: tuple[str, Kind], new: tuple[str, Kind]) -> None:
+    # No API name begins with an underscore.
+    spare = quoted("_retyped")
+    connection.execute(f"ALTER TABLE {table} ADD COLUMN {spare} {_TYPES[new[1]]}")
+    # The names were checked before.
+    connection.execute(
+        f"UPDATE {table} SET {spare} = refit({quoted(old[0])}, ?, ?) WHERE {quoted(old[0])} IS NOT NULL",  # noqa: S608
+        (old[1], new[1]),
+    )
+    connection.execute(f"ALTER TABLE {table} DROP COLUMN {quoted(old[0])}")
+    connection.execute(f"ALTER TABLE {table} RENAME COLUMN {spare} TO {quoted(new[0])}")
+
+
+@lru_cache(maxsize=256)
+def _statements(table: str, names: Sequence[str]) -> Statements:
+    columns = [quoted(c) for c in ("Id", *names, *OWN_COLUMNS)]
+    listed = ", ".join(columns)
+    marks = ", ".join("?" * len(columns))
+    sets = ", ".join(f"{c} = excluded.{c}" for c in columns[1:])
+    name = quoted(table)
+    # The names come from the spec that define() checked.
+    return Statements(
+        select=f'SELECT {listed} FROM {name} WHERE "Id" = ?',  # noqa: S608
+        upsert=f'INSERT INTO {name} ({listed}) VALUES ({marks}) ON CONFLICT ("Id") DO UPDATE SET {sets}',  # noqa: S608
+        # Two counts over indexes: one with a condition would read every row.
+        count=f"SELECT (SELECT count(*) FROM {name}) - "  # noqa: S608
+        f"(SELECT count(*) FROM {name} WHERE _deleted_at IS NOT NULL)",
+        live_ids=f'SELECT "Id" FROM {name} WHERE _deleted_at IS NULL AND (:after IS NULL OR "Id" > :after) '  # noqa: S608
+        'AND (:upto IS NULL OR "Id" <= :upto) ORDER BY "Id" LIMIT :limit',
+    )
