@@ -197,8 +197,10 @@ class _Filters:
             if ordering:
                 return "0"
             return f"{expression} IS NULL" if operator == "=" else f"{expression} IS NOT NULL"
-        if ordering and kind == "text":
-            return self._bind(f"{FOLD}({expression}) {operator} ?", fold(value))
+        if ordering:
+            text = kind == "text"
+            left = f"{FOLD}({expression})" if text else expression
+            return self._bind(f"{left} {operator} ?", fold(value) if text else value)
         left = _equal_side(column, [value])
         return self._bind(f"{left} {'IS NOT' if operator == '!=' else operator} ?", _folded(left, value))
 
