@@ -21,7 +21,7 @@ MOST_HEADER_BYTES = 16_384
 
 LONGEST_STALL_S = 3600
 _COMPRESS_FROM_BYTES = 2048
-_VERSIONED = re.compile(r"/services/data/v(\d+)\.0(?:/|$)")
+_VERSIONED = re.compile(r"/services/data/v([1-9]\d)\.0(?:/|$)", re.ASCII)
 _GATEWAY_PAGE = "<html><head><title>{0}</title></head><body><h1>{0}</h1><p>{1}</p></body></html>"
 
 
@@ -141,24 +141,30 @@ def data_middleware(context: Context) -> Middleware:
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        versioned = _VERSIONED.match(request.path)
-        if versioned is None:
+        if not request.path.startswith("/services/data/") or request.path == "/services/data/":
             return await handler(request)
-        if not OLDEST_VERSION <= int(versioned.group(1)) <= NEWEST_VERSION:
+        versioned = _VERSIONED.match(request.path)
+        if versioned is None or not OLDEST_VERSION <= int(versioned.group(1)) <= NEWEST_VERSION:
             raise OrgError(404, "NOT_FOUND", "The requested resource does not exist")
         _check_header_size(request)
         request[USER_ID] = _login_of(request, context)
         if context.usage.api.used() >= context.settings.api_limit:
             raise OrgError(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")
         context.usage.api.add()
-        resource = request.match_info.route.resource
-        context.usage.calls[f"{request.method} {resource.canonical if resource else '(unknown)'}"] += 1
+        context.usage.calls[_name_of(request)] += 1
         response = await handler(request)
         if context.settings.gzip and "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, "").lower():
             _compress(response)
         return response
 
     return check
+
+
+def _name_of(request: web.Request) -> str:
+    """What is counted: method and path behind the version, with the names of variables for their values."""
+    resource = request.match_info.route.resource
+    path = resource.canonical.partition("}")[2].rstrip("/") if resource else "(unknown)"
+    return f"{request.method} {path or '/'}"
 
 
 def _check_header_size(request: web.Request) -> None:

@@ -48,7 +48,7 @@ class Usage:
         api: API requests that count towards the daily limit.
         delivered: Change events delivered, each once per subscriber.
         bulk_query_jobs: Bulk API query jobs made.
-        calls: Requests by `METHOD path`, with the names of the path's variables in place of their values.
+        calls: API requests by method and path, for instance `PATCH /sobjects/{object}/{id}`.
         streaming_clients: CometD sessions now.
         logins: Token requests answered with a token, by grant type.
     """
