@@ -1,0 +1,1 @@
+"""The door to the MQTT brokers; the only importer of paho."""

@@ -1,0 +1,288 @@
+"""The connection to the mesh, kept up: `ports.Publisher` and `ports.Inbox` over one broker.
+
+One link after the other (`link.py`), each with a fresh paho client; what lasts is the broker's session under our
+fixed client id, so that commands sent while we are away wait there, and the queue of deliveries not handled yet.
+"""
+
+import asyncio
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Literal, Self
+
+import structlog
+
+from connector.errors import ConfigError, LinkDown, PoisonError
+from connector.mesh.client import RECEIVE_MAXIMUM, LinkSettings
+from connector.mesh.envelope import status_message
+from connector.mesh.link import Link, Received
+from connector.mesh.topics import Topics
+from connector.model.message import Delivery, Message
+from connector.settings import MqttSettings, Secrets
+
+log = structlog.get_logger()
+
+CONNECT_TIMEOUT_S = 10.0
+BACKOFF_FIRST_S = 0.5
+# A connection that lasted this long starts the back-off anew.
+HEALTHY_AFTER_S = 10.0
+# Deliveries in memory at most: those of the present link and what earlier ones left unhandled.
+INBOX_LIMIT = 5 * RECEIVE_MAXIMUM
+_LAST_MESSAGE_TIMEOUT_S = 2.0
+
+
+class MeshConnection:
+    """Publisher and inbox; `run` keeps it connected, leaving the context sends the offline message.
+
+    Attributes:
+        refused: Subscriptions and topics of our own that the broker does not allow us; empty if all is well.
+        on_connected: Called after every connection is up, subscriptions and birth message included, with True if
+            the broker had forgotten our session: then it may have forgotten retained messages too.
+        on_disconnected: Called when a connection has ended.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        secrets: Secrets,
+        topics: Topics,
+        *,
+        node: str,
+        version: str,
+        now_ms: Callable[[], int],
+        rng: random.Random,
+        backoff_max_s: float = 60.0,
+    ) -> None:
+        self._settings = settings
+        self._secrets = secrets
+        self._topics = topics
+        self._node = node
+        self._version = version
+        self._now_ms = now_ms
+        self._rng = rng
+        self._backoff_max_s = backoff_max_s
+        self._link: Link | None = None
+        self._dialer: ThreadPoolExecutor | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._inbox: asyncio.Queue[Delivery] = asyncio.Queue(INBOX_LIMIT)
+        self._room = asyncio.Event()
+        self._room.set()
+        self._up = asyncio.Event()
+        self._since_ms: int | None = None
+        self.refused: tuple[str, ...] = ()
+        self.on_connected: list[Callable[[bool], None]] = []
+        self.on_disconnected: list[Callable[[], None]] = []
+
+    @property
+    def connected(self) -> bool:
+        """True while the broker takes messages."""
+        return self._up.is_set()
+
+    @property
+    def since_ms(self) -> int | None:
+        """Since when `connected` is as it is, milliseconds since the Unix epoch, UTC; None before the first try."""
+        return self._since_ms
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """A delivery longer than this is too large; it arrives cut to one byte more, so that it can be answered."""
+        return int(self._settings.max_payload)
+
+    async def __aenter__(self) -> Self:
+        """Prepare; does not connect.
+
+        Raises:
+            ConfigError: `mqtt.ca_file` cannot be read.
+        """
+        self._tls = await asyncio.to_thread(tls_context, self._settings)
+        self._dialer = ThreadPoolExecutor(1, thread_name_prefix="mesh-dial")
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        link, self._link = self._link, None
+        self._set_up(up=False)
+        if link is not None and not link.ended.is_set():
+            try:
+                async with asyncio.timeout(_LAST_MESSAGE_TIMEOUT_S):
+                    await link.publish(self._status("offline", self._now_ms()))
+            except (TimeoutError, LinkDown, PoisonError) as error:
+                log.warning("mesh.offline_message_lost", error=str(error))
+            await link.close()
+        if self._dialer is not None:
+            self._dialer.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self) -> None:
+        """Keep the connection up; does not end by itself.
+
+        Raises:
+            BrokerRefused: The broker refuses us for good (credentials, client id, protocol).
+        """
+        wait_s = BACKOFF_FIRST_S
+        while True:
+            try:
+                if await self._once() >= HEALTHY_AFTER_S:
+                    wait_s = BACKOFF_FIRST_S
+            except LinkDown as error:
+                log.warning("mesh.connect_failed", error=str(error), retry_in_s=round(wait_s, 1))
+            await asyncio.sleep(wait_s * self._rng.uniform(0.5, 1.0))
+            wait_s = min(wait_s * 2, self._backoff_max_s)
+
+    async def wait_connected(self) -> None:
+        """Return once the broker takes messages."""
+        await self._up.wait()
+
+    async def publish(self, message: Message) -> None:
+        """Publish; see `ports.Publisher`."""
+        if self._link is None:
+            raise LinkDown("not connected to the broker")
+        await self._link.publish(message)
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        """Yield what was received; see `ports.Inbox`."""
+        while True:
+            delivery = await self._inbox.get()
+            if self._inbox.qsize() <= INBOX_LIMIT // 2:
+                self._room.set()
+            yield delivery
+
+    def acknowledge(self, delivery: Delivery) -> None:
+        """Send the PUBACK; nothing happens if its connection has ended: the broker will deliver it again."""
+        if isinstance(delivery.token, Received):
+            delivery.token.link.acknowledge(delivery.token)
+
+    async def _once(self) -> float:
+        """Connect, stay until the link ends; answers how many seconds it was up."""
+        # Every connection may bring another window of deliveries: first handle what the last ones left.
+        await self._room.wait()
+        link = await self._opened()
+        began_s = asyncio.get_running_loop().time()
+        self._link = link
+        self._set_up(up=True)
+        log.info("mesh.connected", session_present=link.session_present, tls=self._tls is not None)
+        for connected in self.on_connected:
+            connected(not link.session_present)
+        await link.ended.wait()
+        self._link = None
+        self._set_up(up=False)
+        log.warning("mesh.disconnected", reason=link.reason)
+        for disconnected in self.on_disconnected:
+            disconnected()
+        return asyncio.get_running_loop().time() - began_s
+
+    async def _opened(self) -> Link:
+        if self._dialer is None:
+            raise RuntimeError("used outside its context")
+        link = Link(self._link_settings(), self._received)
+        await link.open(self._dialer)
+        try:
+            refused = list(await link.subscribe(self._topics.subscriptions()))
+            await self._birth(link, refused)
+        except BaseException:
+            link.drop("not ready")
+            raise
+        # Changes still go out: a person must act, but stopping would make it worse.
+        self.refused = tuple(refused)
+        if refused:
+            log.error("mesh.access_refused", topics=refused)
+        return link
+
+    async def _birth(self, link: Link, refused: list[str]) -> None:
+        birth = self._status("online", self._now_ms())
+        try:
+            await link.publish(birth)
+        except PoisonError:
+            refused.append(birth.topic)
+
+    def _received(self, delivery: Delivery) -> bool:
+        try:
+            self._inbox.put_nowait(delivery)
+        except asyncio.QueueFull:
+            log.warning("mesh.inbox_full", limit=INBOX_LIMIT)
+            return False
+        if self._inbox.qsize() > INBOX_LIMIT // 2:
+            self._room.clear()
+        return True
+
+    def _set_up(self, *, up: bool) -> None:
+        if up:
+            self._up.set()
+        else:
+            self._up.clear()
+        self._since_ms = self._now_ms()
+
+    def _status(self, state: Literal["online", "offline"], since_ms: int | None) -> Message:
+        return status_message(self._topics, state=state, node=self._node, version=self._version, since_ms=since_ms)
+
+    def _link_settings(self) -> LinkSettings:
+        client_id = self._settings.client_id or f"salesforce-sync-{self._node}"
+        return replace(
+            link_settings(self._settings, self._secrets, client_id, self._tls),
+            clean=False,
+            will=self._status("offline", None),
+        )
+
+
+async def probe(settings: MqttSettings, secrets: Secrets, client_id: str) -> None:
+    """Connect and leave again, without a session, subscriptions or a trace on the status topic.
+
+    Raises:
+        LinkDown: The broker cannot be reached.
+        BrokerRefused: It refuses us.
+        ConfigError: `mqtt.ca_file` cannot be read.
+    """
+    tls = await asyncio.to_thread(tls_context, settings)
+    with ThreadPoolExecutor(1, thread_name_prefix="mesh-dial") as dialer:
+        link = Link(link_settings(settings, secrets, client_id, tls), lambda _delivery: True)
+        await link.open(dialer)
+        await link.close()
+
+
+def link_settings(settings: MqttSettings, secrets: Secrets, client_id: str, tls: ssl.SSLContext | None) -> LinkSettings:
+    """Of a short visit: clean, without a will."""
+    return LinkSettings(
+        host=settings.host,
+        port=settings.port,
+        client_id=client_id,
+        mqtt5=settings.protocol == "5",
+        clean=True,
+        keepalive_s=max(1, round(settings.keepalive.total_seconds())),
+        connect_timeout_s=CONNECT_TIMEOUT_S,
+        max_payload_bytes=int(settings.max_payload),
+        username=secrets.mqtt_username or None,
+        password=secrets.mqtt_password.get_secret_value() or None,
+        tls=tls,
+        will=None,
+    )
+
+
+def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
+    """The TLS settings, None without TLS; reads files.
+
+    Raises:
+        ConfigError: `mqtt.ca_file` cannot be read.
+    """
+    if not settings.tls:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file or None)
+    except OSError as error:
+        raise ConfigError(f"mqtt.ca_file = {settings.ca_file!r}: {error}") from error
+    context.sslsocket_class = _TidySocket
+    return context
+
+
+class _TidySocket(ssl.SSLSocket):
+    """Closes itself where the handshake fails; paho would leave that to the garbage collector."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Shake hands, or close."""
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise

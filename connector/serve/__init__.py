@@ -1,0 +1,1 @@
+"""The way from the replica to the mesh: relay of the outbox, control and health."""

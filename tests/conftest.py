@@ -1,0 +1,50 @@
+"""Options of the test run and the broker that tests share the way of making."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.broker import Broker, BrokerOptions, ContainerBroker, ProcessBroker, docker_problem
+
+BrokerFactory = Callable[[BrokerOptions], Awaitable[Broker]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--broker", choices=("process", "container"), default="process", help="where the MQTT broker of tests runs"
+    )
+    parser.addoption("--broker-image", default="eclipse-mosquitto:2", help="image for --broker=container")
+
+
+@pytest.fixture
+async def make_broker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BrokerFactory]:
+    """Starts brokers with options; ends them after the test."""
+    made: list[Broker] = []
+
+    async def make(options: BrokerOptions) -> Broker:
+        directory = tmp_path / f"broker{len(made)}"
+        directory.mkdir()
+        if request.config.getoption("--broker") == "container":
+            problem = docker_problem()
+            if problem is not None:
+                pytest.skip(problem)
+            broker: Broker = ContainerBroker(directory, request.config.getoption("--broker-image"), options)
+        else:
+            broker = ProcessBroker(directory, options)
+        made.append(broker)
+        await broker.start()
+        return broker
+
+    yield make
+    for broker in made:
+        if isinstance(broker, ContainerBroker):
+            await broker.remove()
+        else:
+            await broker.kill()
+
+
+@pytest.fixture
+async def broker(make_broker: BrokerFactory) -> Broker:
+    """A broker that lets everybody do everything."""
+    return await make_broker(BrokerOptions())
