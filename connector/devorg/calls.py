@@ -1,5 +1,6 @@
 """A REST call and its answer apart from HTTP, so that the parts of a composite request take the same way."""
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -11,12 +12,13 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from connector.devorg.context import Context, origin_of
+from connector.devorg.context import USER_ID, Context, origin_of
 from connector.devorg.errors import OrgError
 from connector.devorg.transaction import Transaction
 
 Begin = Callable[[], AbstractContextManager[Transaction]]
 """Opens the transaction in which a call writes, or joins the one that is open around it."""
+_VERSION = re.compile(r"v\d{2,3}\.0", re.ASCII)
 _BASE_SEGMENTS = 4  # "", "services", "data", "vXX.X"
 
 
@@ -68,7 +70,8 @@ def split_url(url: URL) -> tuple[str, tuple[str, ...]]:
         OrgError: 404 NOT_FOUND: the URL is not below `/services/data/vXX.X`.
     """
     segments = url.raw_path.split("/")
-    if segments[:3] != ["", "services", "data"] or len(segments) < _BASE_SEGMENTS:
+    below = segments[:3] == ["", "services", "data"] and len(segments) >= _BASE_SEGMENTS
+    if not below or _VERSION.fullmatch(segments[3]) is None:
         raise OrgError(404, "NOT_FOUND", "The requested resource does not exist")
     rest = segments[_BASE_SEGMENTS:]
     if rest and not rest[-1]:
@@ -89,7 +92,7 @@ async def call_of(request: web.Request, context: Context) -> Call:
     except orjson.JSONDecodeError as error:
         message = f"Unexpected character at [line:{error.lineno}, column:{error.colno}]"
         raise OrgError(400, "JSON_PARSER_ERROR", message) from error
-    origin, user_id = origin_of(request), str(request["user_id"])
+    origin, user_id = origin_of(request), request[USER_ID]
     allow = _allows_duplicates(request.headers.get("Sforce-Duplicate-Rule-Header", ""))
     return Call(
         method=method_of(request.method, request.query),

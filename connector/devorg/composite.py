@@ -109,7 +109,7 @@ class _Run:
 
     def _one(self, part: dict[str, Any]) -> Reply:
         try:
-            url = URL(_resolved(part["url"], self._answers), encoded=False)
+            url = _url(str(_resolved(part["url"], self._answers)))
             version, path = split_url(url)
             call = Call(
                 method=method_of(str(part["method"]).upper(), url.query),
@@ -123,11 +123,21 @@ class _Run:
             return self._dispatch(call, url, self._elsewhere)
         except OrgError as error:
             return Reply(error.status, error.body())
+        except web.HTTPException as error:  # the router knows no such resource or method
+            refusal = OrgError(error.status, "NOT_FOUND", "The requested resource does not exist")
+            return Reply(refusal.status, refusal.body())
 
 
 def _undo_if_failed(outcome: _Run) -> None:
     if outcome.failed is not None:
         raise _RolledBackError
+
+
+def _url(text: str) -> URL:
+    try:
+        return URL(text, encoded=False)
+    except ValueError:
+        raise OrgError(400, "INVALID_INPUT", f"not a URL: {text}") from None
 
 
 def _parts(body: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -21,14 +21,17 @@ def routes(context: Context) -> list[web.RouteDef]:
         return response_of(rows.answer(await call_of(request, context)))
 
     async def handle_composite(request: web.Request) -> web.Response:
+        unread = request.clone()  # a request can not be cloned once its body was read
+
         async def elsewhere(method: str, url: URL) -> web.StreamResponse:
-            return await _routed(request, method, url)
+            return await _routed(unread, request.app, method, url)
 
         return response_of(composite.answer(await call_of(request, context), elsewhere))
 
     base = "/services/data/{version}"
     objects = f"{base}/sobjects"
-    paths = ("", "/", "/{object}", "/{object}/", f"/{{object}}/{_RECORD}", "/{object}/describe/")
+    described = ("/{object}/describe", "/{object}/describe/")
+    paths = ("", "/", "/{object}", "/{object}/", *described, f"/{{object}}/{_RECORD}")
     keyed = f"{objects}/{{object}}/{{field}}/{{value}}"
     return [
         *(web.route("*", objects + path, handle_row) for path in paths),
@@ -38,11 +41,11 @@ def routes(context: Context) -> list[web.RouteDef]:
     ]
 
 
-async def _routed(request: web.Request, method: str, url: URL) -> web.StreamResponse:
+async def _routed(unread: web.Request, app: web.Application, method: str, url: URL) -> web.StreamResponse:
     """Answer a GET by the route of its URL, as the same user, without counting a call."""
-    inner = request.clone(method=method, rel_url=url.relative() if url.is_absolute() else url)
-    found = await request.app.router.resolve(inner)
-    found.add_app(request.app)
+    inner = unread.clone(method=method, rel_url=url.relative() if url.is_absolute() else url)
+    found = await app.router.resolve(inner)
+    found.add_app(app)
     # aiohttp sets it in a request from outside; a request made here has no public way to it.
     inner._match_info = found  # noqa: SLF001
     return await found.handler(inner)

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib import resources
 from typing import Any
 
@@ -67,11 +68,16 @@ class Schema:
         self._objects: dict[str, ObjectSchema] = {}
         self.selected: set[str] = set(RECORDED_OBJECTS)
         self.modified_ms = wall_ms()
-        for describe in _bodies(database):
-            self._put(describe)
+        with self._unit():
+            for describe in _bodies(database):
+                self._put(describe)
         if database is not None:
             saved = database.meta("selected")
             self.selected = set(orjson.loads(saved)) if saved is not None else self.selected
+
+    def _unit(self) -> AbstractContextManager[None]:
+        """Make a change of tables and describes whole, or not at all."""
+        return nullcontext() if self._database is None else self._database.transaction()
 
     def _put(self, describe: Mapping[str, Any]) -> ObjectSchema:
         schema = ObjectSchema.of(describe)
@@ -150,7 +156,8 @@ class Schema:
         complete = complete_object(describe)
         if self.get(complete["name"]) is not None or self.by_prefix(complete["keyPrefix"]) is not None:
             raise ValueError(f"there is an object {complete['name']} or prefix {complete['keyPrefix']} already")
-        self._save(complete, now_ms)
+        with self._unit():
+            self._save(complete, now_ms)
 
     def add_field(self, name: str, field: Mapping[str, Any], now_ms: int | None = None) -> None:
         """Add a field; `name` and `type` are enough, other describe members override what follows from them.
@@ -163,7 +170,8 @@ class Schema:
         complete = complete_field(field)
         if found.field(complete["name"]) is not None:
             raise ValueError(f"{found.name} has a field {complete['name']} already")
-        self._save({**found.raw, "fields": [*found.raw["fields"], complete]}, now_ms)
+        with self._unit():
+            self._save({**found.raw, "fields": [*found.raw["fields"], complete]}, now_ms)
 
     def remove_field(self, name: str, field: str, now_ms: int | None = None) -> None:
         """Remove a field and its values.
@@ -174,9 +182,10 @@ class Schema:
         """
         found, old = self._existing(name, field)
         rest = [raw for raw in found.raw["fields"] if raw["name"] != old.name]
-        if self._database is not None and old.stored:
-            self._database.drop_column(found.table, old.name)
-        self._save({**found.raw, "fields": rest}, now_ms)
+        with self._unit():
+            if self._database is not None and old.stored:
+                self._database.drop_column(found.table, old.name)
+            self._save({**found.raw, "fields": rest}, now_ms)
 
     def change_field(self, name: str, field: str, now_ms: int | None = None, **members: Any) -> None:
         """Change describe members of a field; with another `type`, stored values are kept where they fit.
@@ -188,10 +197,11 @@ class Schema:
         found, old = self._existing(name, field)
         kept = old.raw if members.get("type", old.type) == old.type else _kept_on_retype(old.raw)
         new = complete_field({**kept, **members, "name": old.name})
-        if self._database is not None and new["type"] != old.type:
-            self._database.retype_column(found.table, old.name, new["type"])
         fields = [new if raw["name"] == old.name else raw for raw in found.raw["fields"]]
-        self._save({**found.raw, "fields": fields}, now_ms)
+        with self._unit():
+            if self._database is not None and new["type"] != old.type:
+                self._database.retype_column(found.table, old.name, new["type"])
+            self._save({**found.raw, "fields": fields}, now_ms)
 
     def _existing(self, name: str, field: str) -> tuple[ObjectSchema, Field]:
         found = self.require(name)
