@@ -7,8 +7,12 @@ from connector.devorg.soql.parse import like_pattern_of, parse, string_of
 from connector.devorg.soql.tree import Comparison, Joined, Like, Listed, Negated, Path, Value
 
 
+def select(condition: str) -> str:
+    return " ".join(("SELECT Id FROM Contact WHERE", condition))
+
+
 def where(text: str) -> object:
-    return parse(f"SELECT Id FROM Contact WHERE {text}").where
+    return parse(select(text)).where
 
 
 def value(text: str) -> Value:
@@ -73,7 +77,7 @@ def test_and_or_and_not_nest_by_parentheses() -> None:
 )
 def test_what_has_no_place_is_named(condition: str, token: str) -> None:
     """The message names the token that stands where none of its kind can."""
-    assert refusal(f"SELECT Id FROM Contact WHERE {condition}").endswith(f"\nunexpected token: '{token}'")
+    assert refusal(select(condition)).endswith(f"\nunexpected token: '{token}'")
 
 
 def test_pointer_names_row_and_column() -> None:
@@ -85,7 +89,7 @@ def test_pointer_names_row_and_column() -> None:
 def test_excerpt_of_a_long_query_is_cut_at_words() -> None:
     """Around the place stand whole words of the query, not all of it."""
     fields = ",".join(f"Field{number}__c" for number in range(50))
-    text = f"SELECT {fields} FROM Contact WHERE Name == 'x' AND Phone = '5' AND Email = 'somebody'"
+    text = select("Name == 'x' AND Phone = '5' AND Email = 'somebody'").replace("Id", fields)
     excerpt, caret, place, _ = refusal(text).removeprefix("\n").split("\n")
     assert excerpt == "FROM Contact WHERE Name == 'x' AND Phone = '5' AND Email ="
     assert caret == " " * excerpt.index("= 'x'") + "^"
@@ -161,7 +165,7 @@ def test_string_escapes() -> None:
 @pytest.mark.parametrize("escape", [r"\q", r"\%", r"\_", r"\u12", r"\x41", r"\0"])
 def test_any_other_backslash_is_an_error(escape: str) -> None:
     """A backslash before anything else is refused, `%` and `_` outside LIKE included."""
-    text = f"SELECT Id FROM A WHERE B = 'x{escape}'"
+    text = select(f"B = 'x{escape}'")
     condition = parse(text).where
     assert isinstance(condition, Comparison)
     with pytest.raises(OrgError, match="Illegal character sequence") as caught:
@@ -194,7 +198,7 @@ def test_lists() -> None:
 def test_nesting_is_bounded() -> None:
     """Depth of conditions is bounded, mere parentheses are not; neither recurses."""
     deep = "(NOT " * 200 + "A = 1" + ")" * 200
-    assert "nested too deeply" in refusal(f"SELECT Id FROM A WHERE {deep}")
+    assert "nested too deeply" in refusal(select(deep))
     assert isinstance(where("(" * 40_000 + "A = 1" + ")" * 40_000), Comparison)
 
 

@@ -31,7 +31,8 @@ LARGEST_OFFSET = 2_000
 """Source: SOQL and SOSL Reference, "OFFSET"."""
 
 _LONGEST_PATTERN = 4_000
-_LARGEST_LIMIT = 2**63 - 1
+_NO_LIMIT = -1
+_ROW_ID = 't0."Id"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,8 @@ class Plan:
     Attributes:
         object: The queried object.
         selection: The columns and how rows become records; None for `COUNT()`.
-        tables, where, order: Clauses without their keywords; only `where` has parameters.
+        tables, where, order: Clauses without their keywords; only `where` has parameters. `order` is empty where the
+            query asks for none, and ends with the id, so that pages are stable.
         limit: None where the query has none.
     """
 
@@ -61,14 +63,14 @@ class Plan:
 
     def statement(self) -> tuple[str, tuple[Bound, ...]]:
         """Return the whole query as SQL and parameters; rows without an order come by id."""
-        limit = _LARGEST_LIMIT if self.limit is None else min(self.limit, _LARGEST_LIMIT)
+        limit = _NO_LIMIT if self.limit is None else self.limit
         parameters = (*self.parameters, limit, self.offset)
         if self.selection is None:
             rows = self._select("1", self.where, "LIMIT ? OFFSET ?")
             return f"SELECT COUNT(*) FROM ({rows})", parameters  # noqa: S608  # made of names of the schema
         if self.selection.aggregates:
             return self._select(self.selection.columns, self.where, "LIMIT ? OFFSET ?"), parameters
-        order = f'{self.order}, t0."Id"' if self.order else 't0."Id"'
+        order = self.order or _ROW_ID
         return self._select(self.selection.columns, self.where, f"ORDER BY {order} LIMIT ? OFFSET ?"), parameters
 
     def count(self) -> tuple[str, tuple[Bound, ...]]:
@@ -78,8 +80,7 @@ class Plan:
     def slice_after(self, record_id: str, count: int) -> tuple[str, tuple[Bound, ...]]:
         """Return SQL and parameters for the first `count` rows behind a record in id order."""
         columns = "1" if self.selection is None else self.selection.columns
-        where = f'({self.where}) AND t0."Id" > ?'
-        statement = self._select(columns, where, 'ORDER BY t0."Id" LIMIT ?')
+        statement = self._select(columns, f"({self.where}) AND {_ROW_ID} > ?", f"ORDER BY {_ROW_ID} LIMIT ?")
         return statement, (*self.parameters, record_id, count)
 
     def _select(self, columns: str, where: str, rest: str) -> str:
@@ -130,9 +131,10 @@ def compile_query(query: Query, schema: Schema, *, include_deleted: bool) -> Pla
 
 
 def _order(query: Query, scope: Scope, *, aggregates: bool) -> str:
-    terms = []
+    terms, tied = [], True
     for ordering in query.order:
         column = scope.column(ordering.path)
+        tied = tied and column.expression != _ROW_ID
         if aggregates:
             note = f"Ordered field must be grouped or aggregated: {ordering.path}"
             raise refused("MALFORMED_QUERY", query.text, ordering.path.at, note)
@@ -140,7 +142,8 @@ def _order(query: Query, scope: Scope, *, aggregates: bool) -> str:
             note = f"field '{ordering.path}' can not be sorted in a query call"
             raise refused("INVALID_FIELD", query.text, ordering.path.at, note)
         terms.append(_term(ordering, column))
-    return ", ".join(terms)
+    # A second mention of the id would keep SQLite from reading in the order of an index.
+    return ", ".join([*terms, _ROW_ID] if terms and tied else terms)
 
 
 def _term(ordering: Ordering, column: Column) -> str:

@@ -35,6 +35,7 @@ DEEPEST = 100
 """Conditions inside conditions; a bound of this org, since evaluating them recurses."""
 
 _CACHED_CHARACTERS = 4_000
+_WHOLE_DIGITS = 18  # more may not fit SQLite's integers
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", '"': '"', "'": "'", "\\": "\\"}
 
@@ -231,10 +232,10 @@ class _Tree(Transformer[Token, Any]):
         )
 
     def limit(self, parts: Sequence[Token]) -> tuple[int, int]:
-        return int(parts[1]), _at(parts[1])
+        return _count(parts[1]), _at(parts[1])
 
     def offset(self, parts: Sequence[Token]) -> tuple[int, int]:
-        return int(parts[1]), _at(parts[1])
+        return _count(parts[1]), _at(parts[1])
 
 
 def _joined(operator: Any, parts: Sequence[Any]) -> Joined:
@@ -256,7 +257,8 @@ def _value(token: Token) -> Value:
         case "STRING":
             return Value("string", text[1:-1], at)
         case "NUMBER":
-            return Value("number", float(text) if set(text) & set(".eE") else int(text), at)
+            whole = not set(text) & set(".eE") and len(text) <= _WHOLE_DIGITS
+            return Value("number", int(text) if whole else float(text), at)
         case "TRUE" | "FALSE":
             return Value("boolean", token.type == "TRUE", at)
         case "DATE":
@@ -265,6 +267,10 @@ def _value(token: Token) -> Value:
             return Value("datetime", _utc(text, at), at)
         case _:
             return Value("null", None, at)
+
+
+def _count(token: Token) -> int:
+    return int(token) if len(token) <= _WHOLE_DIGITS else 10**_WHOLE_DIGITS
 
 
 def _date(text: str, at: int) -> date:

@@ -39,7 +39,6 @@ _WANTED: dict[Kind, tuple[LiteralKind, str]] = {
     "date": ("date", "date and should not be enclosed in quotes"),
     "datetime": ("datetime", "dateTime and should not be enclosed in quotes"),
 }
-_WHOLE_BITS = 63
 
 FOLD = "soql_fold"
 """SQL function under which texts are compared; `install` in `compile` gives it to a connection."""
@@ -87,8 +86,6 @@ def _plain(value: str | float | date | None) -> Bound:
         return int(value)
     if isinstance(value, date):
         return value.isoformat()
-    if isinstance(value, int) and value.bit_length() > _WHOLE_BITS:
-        return float(value)  # SQLite has no wider integers; no field holds such a number either
     return value
 
 
