@@ -62,11 +62,11 @@ async def test_a_taken_port_is_an_error_that_leaves_nothing_open(tmp_path: Path,
         pass
 
 
-async def test_it_runs_as_a_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["connector.devorg", "connector devorg serve --json"])
+async def test_it_runs_as_a_process(tmp_path: Path, command: str) -> None:
     """One line of JSON says that it is ready, and a signal ends it in good order."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "connector.devorg", "--directory", str(tmp_path), stdout=asyncio.subprocess.PIPE
-    )
+    line = [sys.executable, "-m", *command.split(), "--port", "0", "--directory", str(tmp_path)]
+    process = await asyncio.create_subprocess_exec(*line, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
         about = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
