@@ -1,0 +1,227 @@
+"""What an answer of the REST or Bulk API means: status and `errorCode` together decide the error.
+
+Source: REST API Developer Guide, "Status Codes and Error Responses"; SOAP API Developer Guide, "Core Data Types Used
+in API Calls" (StatusCode, ExceptionCode).
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from connector.errors import (
+    ConnectorError,
+    LinkDown,
+    OrgRefused,
+    OrgThrottled,
+    OrgUnavailable,
+    PreconditionFailed,
+    RecordGone,
+    RowLocked,
+)
+from connector.model.command import OrgProblem
+from connector.salesforce.wire import parse
+
+EXPIRED_SESSION = "INVALID_SESSION_ID"
+DAILY_LIMIT_WAIT_S = 300.0
+
+_REQUEST_LIMIT = "REQUEST_LIMIT_EXCEEDED"
+_CONCURRENT_WAIT_S = 5.0
+_THROTTLED_WAIT_S = 30.0
+_MAINTENANCE_WAIT_S = 300.0
+_PERSON_WAIT_S = 600.0
+_REFUSED_TOKEN_WAIT_S = 60.0
+_MOST_WAIT_S = 3600.0
+
+_LOCKED = frozenset({"UNABLE_TO_LOCK_ROW"})
+# A trigger or flow that ran into the lock reports it inside its own error's text.
+_WRAPPING = frozenset({"CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_EXECUTE_FLOW_TRIGGER"})
+_MAINTENANCE = frozenset({"INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE", "INVALID_READ_ONLY_USER_DML"})
+# They end when a person makes room; the request itself is right and keeps its place meanwhile.
+_USED_UP = frozenset({"STORAGE_LIMIT_EXCEEDED", "EXCEEDED_QUOTA", "LIMIT_EXCEEDED", "ORG_LOCKED", "TRIAL_EXPIRED"})
+_BUSY = frozenset({"SERVER_UNAVAILABLE", "REQUEST_RUNNING_TOO_LONG", "QUERY_TIMEOUT", "TOO_MANY_APEX_REQUESTS"})
+# Rolled back, or not part of what was wrong: the same request may pass.
+_BYSTANDER = frozenset({"ALL_OR_NONE_OPERATION_ROLLED_BACK", "PROCESSING_HALTED"})
+_UNCERTAIN = frozenset({"UNKNOWN_EXCEPTION"})
+_GONE = frozenset({"ENTITY_IS_DELETED"})
+# Sent by the gateway in front of the org, without an error array, and just as final.
+_FINAL_WITHOUT_BODY = frozenset({405, 411, 413, 414, 415, 428, 431})
+_BALANCER_BUSY = 420
+_MOST_PROBLEMS = 50
+_MOST_MATCHES = 10
+_LIMIT_INFO = re.compile(r"(?<!per-app-)api-usage=(\d{1,12})/(\d{1,12})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer.
+
+    Attributes:
+        headers: Looked up without regard to case.
+        body: Empty where a sink took it.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def content(answer: Answer, *, write: bool = False) -> Any:
+    """The JSON of a successful answer; None where it has no body.
+
+    Raises:
+        ConnectorError: The org refused, cannot serve, or answered something else than JSON; see `failure`.
+    """
+    if not is_success(answer.status):
+        raise failure(answer, write=write)
+    if not answer.body:
+        return None
+    try:
+        return parse(answer.body)
+    except ValueError as error:
+        raise LinkDown(f"HTTP {answer.status} with a body that is not JSON") from error
+
+
+def is_success(status: int) -> bool:
+    """True for 2xx."""
+    return 200 <= status < 300  # noqa: PLR2004 - the range of HTTP's successes
+
+
+def failure(answer: Answer, *, write: bool = False) -> ConnectorError:
+    """The error that an unsuccessful answer stands for.
+
+    Args:
+        answer: Its status is not 2xx.
+        write: The request was a write: an answer that leaves open whether it was taken is a lost one.
+    """
+    errors = problems(answer)
+    codes = {problem["code"] for problem in errors}
+    waiting = _throttled(answer, errors, codes) or _busy(answer, errors, codes, write=write)
+    return waiting or _refused(answer, errors, codes)
+
+
+def _throttled(answer: Answer, errors: Sequence[OrgProblem], codes: set[str]) -> ConnectorError | None:
+    if is_daily_limit(errors):
+        return OrgThrottled("the org's API requests of 24 hours are used up", retry_after_s=DAILY_LIMIT_WAIT_S)
+    if _REQUEST_LIMIT in codes:
+        return OrgThrottled("too many long requests at the same time", retry_after_s=_CONCURRENT_WAIT_S)
+    if answer.status == 429:  # noqa: PLR2004 - Too Many Requests
+        return OrgThrottled("HTTP 429", retry_after_s=retry_after_s(answer.headers) or _THROTTLED_WAIT_S)
+    if codes & _USED_UP:
+        return OrgThrottled(", ".join(sorted(codes & _USED_UP)), retry_after_s=_PERSON_WAIT_S)
+    return None
+
+
+def _busy(answer: Answer, errors: Sequence[OrgProblem], codes: set[str], *, write: bool) -> ConnectorError | None:
+    wait_s = retry_after_s(answer.headers)
+    if codes & _LOCKED or any(p["code"] in _WRAPPING and "UNABLE_TO_LOCK_ROW" in p["message"] for p in errors):
+        return RowLocked("UNABLE_TO_LOCK_ROW", retry_after_s=wait_s)
+    if codes & _MAINTENANCE:
+        return OrgUnavailable("the org is in maintenance", retry_after_s=wait_s or _MAINTENANCE_WAIT_S)
+    if EXPIRED_SESSION in codes:
+        return OrgUnavailable("a new session was refused at once", retry_after_s=_REFUSED_TOKEN_WAIT_S)
+    if codes & (_BUSY | _BYSTANDER) or answer.status == 503:  # noqa: PLR2004 - Service Unavailable
+        return OrgUnavailable(_named(answer.status, codes), retry_after_s=wait_s)
+    if codes & _UNCERTAIN or answer.status >= 500 or answer.status == _BALANCER_BUSY:  # noqa: PLR2004 - 5xx
+        # A gateway gives up before the org does: the write may have been committed behind its back.
+        kind = LinkDown if write else OrgUnavailable
+        return kind(_named(answer.status, codes), retry_after_s=wait_s)
+    return None
+
+
+def _refused(answer: Answer, errors: tuple[OrgProblem, ...], codes: set[str]) -> ConnectorError:
+    status = answer.status
+    if status == 412:  # noqa: PLR2004 - Precondition Failed
+        return PreconditionFailed(status, errors or (_stated("PRECONDITION_FAILED", "the record was modified"),))
+    if status == 300:  # noqa: PLR2004 - Multiple Choices: the body is a list of addresses
+        return OrgRefused(status, (_stated("DUPLICATE_EXTERNAL_ID", "several records have this external id"),))
+    if codes & _GONE or (status == 404 and errors):  # noqa: PLR2004 - Not Found
+        return RecordGone(status, errors)
+    if errors:
+        return OrgRefused(status, errors)
+    if status in _FINAL_WITHOUT_BODY:
+        return OrgRefused(status, (_stated(f"HTTP_{status}", "refused by the gateway"),))
+    return LinkDown(f"HTTP {status} with a body that is not the org's")
+
+
+def is_daily_limit(errors: Sequence[OrgProblem]) -> bool:
+    """True if the quota of 24 hours is used up, rather than that of concurrent requests."""
+    return any(p["code"] == _REQUEST_LIMIT and "concurrent" not in p["message"].lower() for p in errors)
+
+
+def problems(answer: Answer) -> tuple[OrgProblem, ...]:
+    """The org's errors; empty where the body does not have their shape."""
+    try:
+        return problems_of(parse(answer.body))
+    except ValueError:
+        return ()
+
+
+def problems_of(value: Any) -> tuple[OrgProblem, ...]:
+    """The errors in an error array, or in the `errors` of a composite part; what has another shape is left out."""
+    items = value if isinstance(value, list) else [value]
+    return tuple(p for item in items[:_MOST_PROBLEMS] if (p := _problem(item)) is not None)
+
+
+def _problem(item: Any) -> OrgProblem | None:
+    if not isinstance(item, dict):
+        return None
+    code = item.get("errorCode") or item.get("statusCode") or item.get("error")
+    if not isinstance(code, str):
+        return None
+    fields = item.get("fields")
+    message = str(item.get("message") or item.get("error_description") or "")
+    matches = _matches(item)
+    return OrgProblem(
+        code=code,
+        message=f"{message} ({', '.join(matches)})" if matches else message,
+        fields=[str(name) for name in fields] if isinstance(fields, list) else [],
+    )
+
+
+def _matches(item: Mapping[str, Any]) -> list[str]:
+    """Ids of the records that a duplicate rule found; the member is misspelt on many versions."""
+    result = item.get("duplicateResut") or item.get("duplicateResult")
+    found: list[str] = []
+    try:
+        for match in result["matchResults"] if result else ():
+            found.extend(str(entry["record"]["Id"]) for entry in match["matchRecords"])
+    except (KeyError, TypeError):
+        pass  # They are a help for the reader, not needed to decide.
+    return found[:_MOST_MATCHES]
+
+
+def _stated(code: str, message: str) -> OrgProblem:
+    return OrgProblem(code=code, message=message, fields=[])
+
+
+def _named(status: int, codes: set[str]) -> str:
+    return f"HTTP {status}" + (f": {', '.join(sorted(codes))}" if codes else "")
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that `Retry-After` asks for, an hour at most; None where it asks for nothing (or gives a date)."""
+    text = headers.get("Retry-After", "").strip()
+    return min(float(text), _MOST_WAIT_S) if text.isascii() and text.isdigit() else None
+
+
+def server_ms(headers: Mapping[str, str]) -> int:
+    """The org's clock when it answered, milliseconds since the Unix epoch, UTC.
+
+    Raises:
+        LinkDown: There is no readable `Date`; without it a poll's window has no upper bound.
+    """
+    try:
+        return int(parsedate_to_datetime(headers["Date"]).timestamp() * 1000)
+    except (KeyError, ValueError, OverflowError) as error:
+        raise LinkDown("an answer without a readable Date header") from error
+
+
+def api_usage(headers: Mapping[str, str]) -> tuple[int, int] | None:
+    """Requests used and allowed in 24 hours, of `Sforce-Limit-Info`; None where it does not tell.
+
+    Source: REST API Developer Guide, "Limit Info Header".
+    """
+    match = _LIMIT_INFO.search(headers.get("Sforce-Limit-Info", ""))
+    return (int(match[1]), int(match[2])) if match else None

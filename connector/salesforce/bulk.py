@@ -1,0 +1,78 @@
+"""Bulk API 2.0 query jobs: what their answers say.
+
+Source: Bulk API 2.0 and Bulk API Developer Guide, "Query Jobs".
+"""
+
+import codecs
+import csv
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from connector.errors import LinkDown
+from connector.ports import BulkJob, BulkPage
+
+# Few large pages: each is an API call. The widest rows still make a page of some ten megabytes.
+ROWS_PER_PAGE = 10_000
+
+_NO_MORE = "null"
+_LONGEST_VALUE = 1 << 24
+# The module's own bound of 131,072 characters is less than a rich text area may hold.
+csv.field_size_limit(_LONGEST_VALUE)
+
+
+class CsvPage:
+    """Reads one page of a result while it arrives."""
+
+    def __init__(self) -> None:
+        self._columns: list[str] = []
+        self._rows: list[list[str]] = []
+
+    def read(self, chunks: Iterator[bytes]) -> None:
+        """Take the body. A page without rows is a header line, or nothing at all.
+
+        Raises:
+            LinkDown: It is not CSV of even rows.
+        """
+        try:
+            reader = csv.reader(_lines(chunks), strict=True)
+            self._columns = next(reader, [])
+            self._rows = [row for row in reader if row]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise LinkDown("a page of a Bulk result that is not CSV") from error
+        if any(len(row) != len(self._columns) for row in self._rows):
+            raise LinkDown("a page of a Bulk result with a row that is too short or too long")
+
+    def page(self, headers: Mapping[str, str]) -> BulkPage:
+        """The page with the locator that came with it.
+
+        Raises:
+            LinkDown: Fewer rows came than the org says it sent.
+        """
+        told = headers.get("Sforce-NumberOfRecords", "")
+        if told.isascii() and told.isdigit() and int(told) != len(self._rows):
+            raise LinkDown(f"a page of a Bulk result with {len(self._rows)} of {told} rows")
+        locator = headers.get("Sforce-Locator", _NO_MORE)
+        return BulkPage(self._columns, self._rows, None if locator in ("", _NO_MORE) else locator)
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    """Lines with their ends, cut at LF alone: values may hold any other separator. NULs are taken out."""
+    rest = ""
+    for text in codecs.iterdecode(chunks, "utf-8"):
+        *whole, rest = (rest + text.replace("\0", "")).split("\n")
+        yield from (line + "\n" for line in whole)
+    if rest:
+        yield rest
+
+
+def job(value: Any) -> BulkJob:
+    """A job as the org describes it.
+
+    Raises:
+        LinkDown: It has no id or state.
+    """
+    try:
+        error = value.get("errorMessage")
+        return BulkJob(str(value["id"]), str(value["state"]), str(error) if error else None)
+    except (AttributeError, KeyError, TypeError) as wrong:
+        raise LinkDown("a Bulk job without id or state") from wrong
