@@ -134,14 +134,14 @@ class CommandWriter:
 
     async def _start_due(self, group: asyncio.TaskGroup, slots: asyncio.Semaphore) -> None:
         now_ms = self._now_ms()
-        if now_ms < self._held_until_ms:
-            return
         due = await self._replica.run(lambda unit: unit.next_commands(now_ms, 4 * self._rules.parallel))
         for command in due:
             if command.command_id in self._busy:
                 continue
             await slots.acquire()
-            if self._draining:
+            # While we waited for the slot, the one that had it may have met a spent budget.
+            if self._draining or self._now_ms() < self._held_until_ms:
+                slots.release()
                 return
             self._busy.add(command.command_id)
             task = group.create_task(self._send(command), name=f"command.{command.command_id}")
