@@ -21,7 +21,7 @@ def _schema_routes(context: Context) -> list[web.RouteDef]:
         order = await read_order(request, {"object": str, "field": dict})
         name, field = order["object"], dict(order["field"])
         own = str(field.pop("name", ""))
-        with values_refused(), context.database.transaction():
+        with values_refused():
             match request.method:
                 case hdrs.METH_POST:
                     schema.add_field(name, {"name": own, **field}, clock.now_ms())
@@ -33,7 +33,7 @@ def _schema_routes(context: Context) -> list[web.RouteDef]:
 
     async def add_object(request: web.Request) -> web.Response:
         describe = await read_object(request)
-        with values_refused(), context.database.transaction():
+        with values_refused():
             schema.add_object(describe, clock.now_ms())
         return web.json_response(schema.describe(str(describe["name"])), status=201)
 
