@@ -13,6 +13,10 @@ from connector.devorg.soql.select import Leaf
 REFERENCE = "Please reference your WSDL or the describe call for the appropriate names."
 
 
+def mistyped(field: str, kind: str) -> str:
+    return f"value of filter criterion for field '{field}' must be of type {kind} and should not be enclosed in quotes"
+
+
 @pytest.fixture(scope="module")
 def database() -> OrgDatabase:
     return OrgDatabase(None)
@@ -29,7 +33,7 @@ def schema(database: OrgDatabase) -> Schema:
 
 
 def select(condition: str, name: str = "Contact") -> str:
-    return " ".join(("SELECT Id FROM", name, "WHERE", condition))
+    return f"SELECT Id FROM {name} WHERE {condition}"  # noqa: S608  # SOQL, which the org parses
 
 
 def plan(schema: Schema, text: str) -> Plan:
@@ -38,7 +42,7 @@ def plan(schema: Schema, text: str) -> Plan:
 
 def way(database: OrgDatabase, compiled: Plan) -> str:
     statement, parameters = compiled.statement()
-    steps = database.connection.execute(" ".join(("EXPLAIN QUERY PLAN", statement)), parameters).fetchall()
+    steps = database.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
     return " / ".join(step["detail"] for step in steps)
 
 
@@ -50,8 +54,8 @@ def way(database: OrgDatabase, compiled: Plan) -> str:
             "INVALID_FIELD",
             "Idd",
             (
-                "No such column 'Idd' on entity 'Contact'. If you are attempting to use a custom field, be sure to append"
-                f" the '__c' after the custom field name. {REFERENCE}"
+                "No such column 'Idd' on entity 'Contact'. If you are attempting to use a custom field, be sure to"
+                f" append the '__c' after the custom field name. {REFERENCE}"
             ),
         ),
         (
@@ -59,8 +63,8 @@ def way(database: OrgDatabase, compiled: Plan) -> str:
             "INVALID_FIELD",
             "account.Nam",
             (
-                "No such column 'Nam' on entity 'Account'. If you are attempting to use a custom field, be sure to append"
-                f" the '__c' after the custom field name. {REFERENCE}"
+                "No such column 'Nam' on entity 'Account'. If you are attempting to use a custom field, be sure to"
+                f" append the '__c' after the custom field name. {REFERENCE}"
             ),
         ),
         (
@@ -68,8 +72,8 @@ def way(database: OrgDatabase, compiled: Plan) -> str:
             "INVALID_TYPE",
             "Contacts",
             (
-                "sObject type 'Contacts' is not supported. If you are attempting to use a custom object, be sure to append"
-                f" the '__c' after the entity name. {REFERENCE}"
+                "sObject type 'Contacts' is not supported. If you are attempting to use a custom object, be sure to"
+                f" append the '__c' after the entity name. {REFERENCE}"
             ),
         ),
         (
@@ -116,28 +120,19 @@ def way(database: OrgDatabase, compiled: Plan) -> str:
             "SELECT Id FROM Account WHERE NumberOfEmployees > '5'",
             "INVALID_FIELD",
             "'5'",
-            (
-                "value of filter criterion for field 'NumberOfEmployees' must be of type int and should not be enclosed in"
-                " quotes"
-            ),
+            mistyped("NumberOfEmployees", "int"),
         ),
         (
             "SELECT Id FROM Account WHERE NumberOfEmployees = 5.5",
             "INVALID_FIELD",
             "5.5",
-            (
-                "value of filter criterion for field 'NumberOfEmployees' must be of type int and should not be enclosed in"
-                " quotes"
-            ),
+            mistyped("NumberOfEmployees", "int"),
         ),
         (
             "SELECT Id FROM Account WHERE AnnualRevenue IN (5, '6')",
             "INVALID_FIELD",
             "'6'",
-            (
-                "value of filter criterion for field 'AnnualRevenue' must be of type double and should not be enclosed in"
-                " quotes"
-            ),
+            mistyped("AnnualRevenue", "double"),
         ),
         (
             "SELECT Id FROM Contact WHERE Name = 5",
@@ -149,34 +144,25 @@ def way(database: OrgDatabase, compiled: Plan) -> str:
             "SELECT Id FROM Contact WHERE CreatedDate > '2026-01-01T00:00:00Z'",
             "INVALID_FIELD",
             "'2026",
-            (
-                "value of filter criterion for field 'CreatedDate' must be of type dateTime and should not be enclosed in"
-                " quotes"
-            ),
+            mistyped("CreatedDate", "dateTime"),
         ),
         (
             "SELECT Id FROM Contact WHERE CreatedDate > 2026-01-01",
             "INVALID_FIELD",
             "2026",
-            (
-                "value of filter criterion for field 'CreatedDate' must be of type dateTime and should not be enclosed in"
-                " quotes"
-            ),
+            mistyped("CreatedDate", "dateTime"),
         ),
         (
             "SELECT Id FROM Contact WHERE Birthdate > 2026-01-01T00:00:00Z",
             "INVALID_FIELD",
             "2026",
-            "value of filter criterion for field 'Birthdate' must be of type date and should not be enclosed in quotes",
+            mistyped("Birthdate", "date"),
         ),
         (
             "SELECT Id FROM Contact WHERE IsDeleted = 'true'",
             "INVALID_FIELD",
             "'true'",
-            (
-                "value of filter criterion for field 'IsDeleted' must be of type boolean and should not be enclosed in"
-                " quotes"
-            ),
+            mistyped("IsDeleted", "boolean"),
         ),
         (
             "SELECT Id FROM Contact WHERE IsDeleted > FALSE",
