@@ -1,6 +1,5 @@
 """What is kept of a column's values when the org changes the type of its field."""
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -10,6 +9,7 @@ from connector.model.times import to_iso, to_ms
 Value = str | int | float | None
 
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _MAX_INTEGER = 2**63
 
@@ -44,10 +44,9 @@ def _number(value: str | float) -> float | None:
 
 
 def _integer(value: str | float) -> int | None:
-    number = _number(value)
-    if number is None or not math.isfinite(number) or abs(number) >= _MAX_INTEGER or number != int(number):
-        return None
-    return int(number)
+    if isinstance(value, float):
+        return int(value) if abs(value) < _MAX_INTEGER and value.is_integer() else None
+    return int(value) if isinstance(value, int) or _INTEGER.fullmatch(value) else None
 
 
 def _boolean(value: str | float) -> int | None:

@@ -1,0 +1,161 @@
+"""The change log: numbers, order, what can be asked of it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import apsw
+import pytest
+
+from connector.model.change import CommitInfo, Operation, Origin
+from connector.ports import Unit
+from connector.store import ReadOnlyReplica, Session
+from tests.store_nouns import DAY_MS, NOW_MS, WIDGET, change, record, record_id
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    with Session(tmp_path / "replica.db") as opened:
+        opened.run(lambda unit: unit.define(WIDGET))
+        yield opened
+
+
+def test_changes_come_back_as_they_were_appended(session: Session) -> None:
+    """A message can be built again exactly: every kind of change, with and without a commit."""
+    full = {"Id": record_id(1), "Name": "a", "Active__c": False, "Price__c": None}
+    given = [
+        change(operation=Operation.CREATE, changed=("Name", "Active__c"), before=None, after=full, record=full),
+        change(origin=Origin.COMMAND, command_id="c-1"),
+        change(origin=Origin.POLL, commit=None),
+        change(commit=CommitInfo(NOW_MS)),
+        change(operation=Operation.DELETE, changed=(), before=full, after=None, record=None),
+    ]
+    assert session.run(lambda unit: unit.append(given)) == 5
+    expected = [replace(c, version=v) for v, c in enumerate(given, 1)]
+    assert session.run(lambda unit: unit.unpublished(10)) == expected
+
+
+def test_the_public_columns_read_as_the_contract_says(session: Session, tmp_path: Path) -> None:
+    """Section 7, as `sqlite3` shows it."""
+    session.run(lambda unit: unit.append([change()]))
+    connection = apsw.Connection(str(tmp_path / "replica.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    row = connection.execute(
+        "SELECT version, object, id, operation, changed, before, after, origin, command_id, committed_at, applied_at,"
+        " published_at FROM change"
+    ).get
+    connection.close()
+    what = (1, "Widget__c", record_id(1), "update", '["Name"]', '{"Name":null}', '{"Name":"new"}', "stream", None)
+    assert row == (*what, "2026-11-22T17:26:40.120Z", "2026-11-22T17:26:40.157Z", None)
+
+
+def test_versions_have_no_holes_and_never_come_twice(session: Session) -> None:
+    """Neither a unit that failed nor a log trimmed to nothing gives a number out again or leaves one out."""
+
+    class Boom(Exception):
+        pass
+
+    def fail(unit: Unit) -> None:
+        unit.append([change(), change()])
+        raise Boom
+
+    assert session.run(lambda unit: unit.append([])) == 0
+    assert session.run(lambda unit: unit.append([change(), change()])) == 2
+    with pytest.raises(Boom):
+        session.run(fail)
+    session.run(lambda unit: unit.mark_published(2, NOW_MS))
+    assert session.run(lambda unit: unit.trim(NOW_MS + 40 * DAY_MS, DAY_MS, DAY_MS, 100)) == 2
+    assert session.run(lambda unit: unit.last_version()) == 2
+    assert session.run(lambda unit: unit.append([change()])) == 3
+
+
+def test_published_changes_are_not_told_again(session: Session, tmp_path: Path) -> None:
+    """The watermark only rises; a version that was never given out is refused."""
+    session.run(lambda unit: unit.append([change(n) for n in range(5)]))
+    assert [c.version for c in session.run(lambda unit: unit.unpublished(2))] == [1, 2]
+    session.run(lambda unit: unit.mark_published(3, NOW_MS))
+    session.run(lambda unit: unit.mark_published(1, NOW_MS + 1))
+    assert [c.version for c in session.run(lambda unit: unit.unpublished(10))] == [4, 5]
+    assert session.run(lambda unit: unit.queue_depths())["outbox"] == 2
+    with pytest.raises(ValueError, match="6"):
+        session.run(lambda unit: unit.mark_published(6, NOW_MS))
+    connection = apsw.Connection(str(tmp_path / "replica.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    stamps = connection.execute("SELECT count(DISTINCT published_at), count(published_at) FROM change").get
+    connection.close()
+    assert stamps == (1, 3)
+
+
+def test_the_origin_of_a_version_is_told(session: Session) -> None:
+    """Merge rule 4 asks whether a record's last change came from the stream."""
+    session.run(lambda unit: unit.append([change(), change(origin=Origin.REPAIR)]))
+    origins = session.run(lambda unit: [unit.origin_of(v) for v in range(4)])
+    assert origins == [None, Origin.STREAM, Origin.REPAIR, None]
+
+
+def test_changed_since_names_the_values_of_then(session: Session) -> None:
+    """The base of a command: each field's value as it stood at the version the sender saw."""
+    session.run(
+        lambda unit: unit.append(
+            [
+                change(before={"Name": "a"}, changed=("Name",)),
+                change(2, before={"Name": "other"}),
+                change(before={"Name": "b", "Size__c": 1}, changed=("Name", "Size__c")),
+                change(operation=Operation.DELETE, before={"Name": "c", "Size__c": 2, "Price__c": 9.0}, changed=()),
+                change(operation=Operation.UNDELETE, before=None, changed=("Name",)),
+            ]
+        )
+    )
+
+    def since(version: int) -> object:
+        return session.run(lambda unit: unit.changed_since("Widget__c", record_id(1), version))
+
+    assert since(0) == {"Name": "a", "Size__c": 1, "Price__c": 9.0}
+    assert since(2) == {"Name": "b", "Size__c": 1, "Price__c": 9.0}
+    assert since(3) == {"Name": "c", "Size__c": 2, "Price__c": 9.0}
+    assert since(4) == {"Name": None}
+    assert since(5) == {}
+
+
+def test_changed_since_knows_when_the_log_is_too_short(session: Session) -> None:
+    """Trimmed away is unknown, unless the record itself shows that nothing happened to it."""
+    session.run(lambda unit: unit.append([change(), change(2), change(3, applied_ms=NOW_MS + 9 * DAY_MS)]))
+    session.run(lambda unit: unit.put(WIDGET, [record(1, version=1), record(2, version=2)]))
+    session.run(lambda unit: unit.mark_published(3, NOW_MS))
+    session.run(lambda unit: unit.trim(NOW_MS + 2 * DAY_MS, DAY_MS, DAY_MS, 100))
+
+    def since(number: int, version: int) -> object:
+        return session.run(lambda unit: unit.changed_since("Widget__c", record_id(number), version))
+
+    assert since(1, 1) == {}
+    assert since(2, 1) is None
+    assert since(9, 1) is None
+    assert since(2, 2) == {}
+
+
+def test_version_at_compares_whole_seconds(session: Session) -> None:
+    """`LastModifiedDate` has no milliseconds, the commit time may."""
+    session.run(
+        lambda unit: unit.append(
+            [
+                change(commit=CommitInfo(NOW_MS - 5000)),
+                change(commit=None),
+                change(commit=CommitInfo(NOW_MS)),
+                change(2, commit=CommitInfo(NOW_MS)),
+            ]
+        )
+    )
+
+    def at(ms: int) -> int:
+        return session.run(lambda unit: unit.version_at("Widget__c", record_id(1), ms))
+
+    assert at(NOW_MS - 157) == 3
+    assert at(NOW_MS - 1157) == 1
+    assert at(NOW_MS - 9000) == 0
+
+
+def test_readers_ask_for_changes_and_for_a_records_history(session: Session, tmp_path: Path) -> None:
+    """The `changes` query and the `history` command."""
+    session.run(lambda unit: unit.append([change(1), change(2), change(3, object="Contact"), change(1)]))
+    with ReadOnlyReplica(tmp_path / "replica.db") as reader, reader.snapshot() as unit:
+        assert [c.version for c in unit.changes(1, 2)] == [2, 3]
+        assert [c.version for c in unit.changes(0, 10, "Contact")] == [3]
+        assert [c.version for c in unit.history("Widget__c", record_id(1), 10)] == [4, 1]
