@@ -14,7 +14,7 @@ from connector.devorg.errors import OrgError
 from connector.devorg.ids import is_id, normal_id
 from connector.devorg.records import Org
 from connector.devorg.schema import Schema
-from connector.devorg.transaction import Transaction
+from connector.devorg.transaction import Transaction, key_field
 
 MAX_RECORDS = 200
 MAX_READ_RECORDS = 2000
@@ -72,7 +72,9 @@ class Collections:
                 items = [_undone(item) for item in rolled_back.items]
         return Reply(200, items)
 
-    def _upsert(self, call: Call, name: str, field: str) -> Reply:
+    def _upsert(self, call: Call, name: str, field_name: str) -> Reply:
+        field = key_field(self._schema.require(name), field_name).name
+
         def work(transaction: Transaction, record: Any) -> Item:
             values = _values(record)
             _type_of(record, expected=name)

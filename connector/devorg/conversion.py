@@ -85,9 +85,9 @@ def convert(transaction: "Transaction", lead_id: str, order: Order) -> Converted
     lead = transaction.live(schema, lead_id)
     if lead["IsConverted"]:
         raise OrgError(400, "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead", [])
-    account_id = order.account_id or transaction.create("Account", _mapped(lead, _TO_ACCOUNT))
+    account_id = _target(transaction, "Account", order.account_id, _mapped(lead, _TO_ACCOUNT))
     contact = {**_mapped(lead, _TO_CONTACT), "AccountId": account_id}
-    contact_id = order.contact_id or transaction.create("Contact", contact)
+    contact_id = _target(transaction, "Contact", order.contact_id, contact)
     opportunity_id = None
     if order.create_opportunity:
         opportunity_id = _open_opportunity(transaction, lead, account_id, order)
@@ -102,6 +102,12 @@ def convert(transaction: "Transaction", lead_id: str, order: Order) -> Converted
     }
     transaction.write(schema, lead, {**lead, **transaction.stamps(), **closed})
     return Converted(account_id=account_id, contact_id=contact_id, opportunity_id=opportunity_id)
+
+
+def _target(transaction: "Transaction", name: str, existing: str | None, values: Mapping[str, Any]) -> str:
+    if existing is None:
+        return transaction.create(name, values)
+    return str(transaction.live(transaction.object_for(name, "update"), existing)["Id"])
 
 
 def _open_opportunity(transaction: "Transaction", lead: Mapping[str, Any], account_id: str, order: Order) -> str:

@@ -1,7 +1,7 @@
 """The org's data: one SQLite file with a table per object and the org's own tables."""
 
 import sqlite3
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,6 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _as_number(value: object) -> float | None:
-    try:
-        return float(str(value))
-    except ValueError:
-        return None
-
-
 class OrgDatabase:
     """One SQLite connection in autocommit mode; every transaction is opened and closed by name.
 
@@ -63,7 +56,6 @@ class OrgDatabase:
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.execute("PRAGMA synchronous = NORMAL")
         self.connection.execute("PRAGMA busy_timeout = 5000")
-        self.connection.create_function("as_number", 1, _as_number, deterministic=True)
         self.connection.executescript(_OWN_TABLES)
 
     def close(self) -> None:
@@ -179,15 +171,16 @@ class OrgDatabase:
         self.connection.execute(f"DROP INDEX IF EXISTS {quoted(f'{table}.{column}')}")
         self.connection.execute(f"ALTER TABLE {quoted(table)} DROP COLUMN {quoted(column)}")
 
-    def retype_column(self, table: str, column: str, field_type: str) -> None:
-        """Keep a column's values in the form of another type: what is no number becomes null in a number."""
-        kind = affinity(field_type)
+    def retype_column(
+        self, table: str, column: str, field_type: str, convert: Callable[[object], str | float | None]
+    ) -> None:
+        """Give a column another type; `convert` makes each value that is there into one of the new type."""
         spare = f"{column}__new"
         self.add_column(table, spare, field_type)
-        value = f"CAST({quoted(column)} AS TEXT)" if kind == "TEXT" else f"as_number({quoted(column)})"
+        self.connection.create_function("converted", 1, convert)
         # The names are the schema's and quoted.
         self.connection.execute(
-            f"UPDATE {quoted(table)} SET {quoted(spare)} = {value}"  # noqa: S608
+            f"UPDATE {quoted(table)} SET {quoted(spare)} = converted({quoted(column)})"  # noqa: S608
             f" WHERE {quoted(column)} IS NOT NULL"
         )
         self.drop_column(table, column)

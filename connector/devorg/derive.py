@@ -63,7 +63,7 @@ def derive(
     written: Collection[str],
     before: Mapping[str, Any] | None,
 ) -> None:
-    """Set in `row` what follows from its other values.
+    """Set in `row` what follows from its other values; a custom object's record without a name is named by its id.
 
     Args:
         schema: The object.
@@ -73,6 +73,8 @@ def derive(
     """
     if schema.parts("Name"):
         row["Name"] = " ".join(filter(None, (row.get("FirstName"), row.get("LastName"))))
+    elif schema.raw["custom"] and "Name" in schema.fields and row["Name"] is None:
+        row["Name"] = row["Id"]
     if "PhotoUrl" in schema.fields:
         row["PhotoUrl"] = f"/services/images/photo/{row['Id']}"
     if schema.name == "Opportunity":

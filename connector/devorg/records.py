@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from connector.devorg import rendering
 from connector.devorg.clock import OrgClock, stamp
@@ -18,9 +18,9 @@ from connector.devorg.ledger import Ledger
 from connector.devorg.residents import INTEGRATION_USER_ID, ORGANIZATION_ID, ROWS
 from connector.devorg.rules import Rules
 from connector.devorg.schema import Schema
-from connector.devorg.transaction import Parts, Record, Transaction
+from connector.devorg.transaction import Parts, Record, RecordOptions, Transaction
 
-__all__ = ["CommitSink", "Org", "Record", "Transaction"]
+__all__ = ["CommitSink", "Org", "Record", "RecordOptions", "Transaction"]
 
 RECYCLE_BIN_MS = 15 * 24 * 3600 * 1000
 _SWEEP_EVERY_MS = 3600 * 1000
@@ -85,6 +85,11 @@ class Org:
         self._resume()
         self._seed()
         self._swept_ms = clock.now_ms()
+
+    @property
+    def options(self) -> RecordOptions:
+        """Switches for what the documents leave open."""
+        return self._parts.options
 
     @property
     def rules(self) -> Rules:
@@ -338,29 +343,25 @@ def _changes(transaction: Transaction) -> Generator[RowChange]:
         after = transaction.record(transaction.parts.schema.require(object_name), record_id)
         if after is None:
             continue
-        kind = _kind(before, after)
-        if kind is not None:
-            yield RowChange(
-                object=object_name,
-                id=record_id,
-                kind=kind,
-                before=None if kind == "CREATE" else before,
-                after=after,
-            )
+        for kind in _kinds(before, after, transaction.parts.options):
+            found = None if kind == "CREATE" else before or after
+            yield RowChange(object=object_name, id=record_id, kind=kind, before=found, after=after)
 
 
-_LIFE: dict[tuple[Literal["none", "live", "deleted"], bool], ChangeKind] = {
-    ("none", True): "CREATE",
-    ("live", True): "UPDATE",
-    ("live", False): "DELETE",
-    ("deleted", True): "UNDELETE",
+_BORN: dict[bool, tuple[ChangeKind, ...]] = {False: ("CREATE",), True: ()}
+_BORN_DEAD: tuple[ChangeKind, ...] = ("CREATE", "DELETE")
+_LIFE: dict[tuple[bool, bool], tuple[ChangeKind, ...]] = {  # by whether it was deleted, before and after
+    (False, False): ("UPDATE",),
+    (False, True): ("DELETE",),
+    (True, False): ("UNDELETE",),
+    (True, True): (),
 }
 
 
-def _kind(before: Record | None, after: Record) -> ChangeKind | None:
+def _kinds(before: Record | None, after: Record, options: RecordOptions) -> tuple[ChangeKind, ...]:
     if before is None:
-        return _LIFE.get(("none", not after["IsDeleted"]))
-    return _LIFE.get(("deleted" if before["IsDeleted"] else "live", not after["IsDeleted"]))
+        return _BORN_DEAD if after["IsDeleted"] and options.insert_delete_events else _BORN[after["IsDeleted"]]
+    return _LIFE[before["IsDeleted"], after["IsDeleted"]]
 
 
 def _purged(transaction: Transaction) -> list[tuple[str, str]]:

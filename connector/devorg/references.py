@@ -1,4 +1,4 @@
-"""Checks that what a record points at is there."""
+"""What a record points at: named by id or by external id, and checked to be there."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,42 @@ def check_references(
             _check_record_type(schema, field, row[name])
         else:
             _check_target(transaction, field, row[name])
+
+
+def resolved(transaction: "Transaction", schema: ObjectSchema, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with each parent that is named by an external id, `{"Account": {"Key__c": "x"}}`, as its id.
+
+    Source: REST API Developer Guide, "Upsert Records Using sObject Rows by External ID", relationships.
+
+    Raises:
+        OrgError: 400 INVALID_FIELD: no parent, or more than one, has that external id.
+    """
+    by_relationship = {str(f.relationship_name).lower(): f for f in schema.stored if f.relationship_name}
+    result = {}
+    for name, value in values.items():
+        field = by_relationship.get(name.lower()) if isinstance(value, dict) and name != "attributes" else None
+        if field is None:
+            result[name] = value
+        else:
+            result[field.name] = _parent_id(transaction, field, value)
+    return result
+
+
+def _parent_id(transaction: "Transaction", field: Field, named: Mapping[str, Any]) -> str:
+    attributes = named.get("attributes")
+    kind = attributes.get("type") if isinstance(attributes, dict) else None
+    keys = [(name, value) for name, value in named.items() if name != "attributes"]
+    candidates = [name for name in field.reference_to if kind is None or name.lower() == str(kind).lower()]
+    parent = transaction.parts.schema.get(candidates[0]) if candidates else None
+    key = parent.field(keys[0][0]) if parent is not None and len(keys) == 1 else None
+    if parent is None or key is None or not (key.external_id or key.id_lookup):
+        message = f"{field.relationship_name} does not name one external ID field of {', '.join(field.reference_to)}"
+        raise OrgError(400, "INVALID_FIELD", message)
+    found = transaction.find(parent, key, keys[0][1])
+    if len(found) != 1:
+        message = f"Foreign key external ID: {keys[0][1]} not found for field {key.name} in entity {parent.name}"
+        raise OrgError(400, "INVALID_FIELD", message)
+    return found[0]
 
 
 def _check_record_type(schema: ObjectSchema, field: Field, record_id: str) -> None:

@@ -55,7 +55,14 @@ INVOICE: Mapping[str, Any] = {
     "name": "Invoice__c",
     "keyPrefix": "a00",
     "fields": [
-        {"name": "Name", "length": 80, "label": "Invoice Name", "nameField": True, "idLookup": True},
+        {
+            "name": "Name",
+            "length": 80,
+            "label": "Invoice Name",
+            "nameField": True,
+            "idLookup": True,
+            "defaultedOnCreate": True,
+        },
         {"name": "Amount__c", "type": "currency"},
         {"name": "Due__c", "type": "date"},
         {"name": "Paid__c", "type": "boolean"},

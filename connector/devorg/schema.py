@@ -15,6 +15,7 @@ from connector.devorg.describes import complete_field, complete_object
 from connector.devorg.errors import OrgError
 from connector.devorg.fields import Field, ObjectSchema
 from connector.devorg.residents import MINIMAL_OBJECTS
+from connector.devorg.validation import stored_value
 
 __all__ = ["RECORDED_OBJECTS", "Field", "ObjectSchema", "Schema"]
 
@@ -200,7 +201,10 @@ class Schema:
         fields = [new if raw["name"] == old.name else raw for raw in found.raw["fields"]]
         with self._unit():
             if self._database is not None and new["type"] != old.type:
-                self._database.retype_column(found.table, old.name, new["type"])
+                target = Field.of(new)
+                self._database.retype_column(
+                    found.table, old.name, target.type, lambda value: _converted(target, value)
+                )
             self._save({**found.raw, "fields": fields}, now_ms)
 
     def _existing(self, name: str, field: str) -> tuple[ObjectSchema, Field]:
@@ -211,6 +215,15 @@ class Schema:
         if old.name in _SYSTEM_FIELDS:
             raise ValueError(f"{old.name} is a system field")
         return found, old
+
+
+def _converted(field: Field, value: object) -> str | float | None:
+    """Return a stored value in the type of another field, null (or false) where it does not fit."""
+    try:
+        converted: str | float | None = stored_value(field, str(value))
+    except OrgError:
+        return False if field.type == "boolean" else None
+    return converted
 
 
 def _kept_on_retype(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,12 +12,26 @@ from connector.devorg.derive import defaults, derive
 from connector.devorg.errors import OrgError
 from connector.devorg.fields import Field, ObjectSchema
 from connector.devorg.ids import IdFactory, is_id, normal_id
-from connector.devorg.references import check_references
+from connector.devorg.references import check_references, resolved
 from connector.devorg.rules import Rules
 from connector.devorg.schema import Schema
 
 Record = dict[str, Any]
 """A stored record: every stored field by API name, booleans as booleans."""
+
+
+@dataclass(slots=True, kw_only=True)
+class RecordOptions:
+    """What the documents leave open about records, changeable at any time.
+
+    Attributes:
+        insert_delete_events: A record made and deleted in one transaction gives a CREATE and a DELETE.
+        cleared_lookup_events: A look-up cleared because its parent was deleted gives an UPDATE; else only
+            SystemModstamp tells of it.
+    """
+
+    insert_delete_events: bool = False
+    cleared_lookup_events: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,6 +48,7 @@ class Parts:
     ids: IdFactory = field(default_factory=IdFactory)
     rules: Rules = field(default_factory=Rules)
     locks: dict[str, str] = field(default_factory=dict)
+    options: RecordOptions = field(default_factory=RecordOptions)
 
 
 class Transaction:
@@ -72,7 +87,7 @@ class Transaction:
             OrgError: The values are refused.
         """
         schema = self.object_for(object_name, "create")
-        cleaned = validation.clean(schema, values, creating=True)
+        cleaned = validation.clean(schema, resolved(self, schema, values), creating=True)
         with self.atomic():
             row = {**defaults(schema, self.user_id), **cleaned, **self._birth(schema)}
             self._save(schema, None, row, list(cleaned))
@@ -86,7 +101,7 @@ class Transaction:
         """
         schema = self.object_for(object_name, "update")
         before = self.live(schema, record_id)
-        cleaned = validation.clean(schema, values, creating=False)
+        cleaned = validation.clean(schema, resolved(self, schema, values), creating=False)
         if before.get("IsConverted"):
             raise OrgError(400, "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead", [])
         with self.atomic():

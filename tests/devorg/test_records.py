@@ -245,3 +245,33 @@ def test_automation_writes_along(books: Books) -> None:
     books.create("Contact", LastName="A", Title="Key Account Manager")
     (change,) = books.sink.commits[-1].changes
     assert change.after["Department"] == "Sales"
+
+
+def test_parents_named_by_external_id(books: Books) -> None:
+    """A relationship in place of a look-up's id finds the parent by its key."""
+    books.schema.add_field("Account", {"name": "Key__c", "externalId": True})
+    account = books.create("Account", Name="Acme", Key__c="k1")
+    contact = books.create("Contact", LastName="A", Account={"Key__c": "K1"})
+    assert (books.org.get("Contact", contact) or {})["AccountId"] == account
+    for wrong in ({"Key__c": "k2"}, {"Phone": "1"}, {}, {"attributes": {"type": "Lead"}, "Key__c": "k1"}):
+        with books.org.transaction(USER, "") as transaction, pytest.raises(OrgError, match="INVALID_FIELD"):
+            transaction.create("Contact", {"LastName": "A", "Account": wrong})
+
+
+def test_switches_of_the_open_points(books: Books) -> None:
+    """A record made and deleted at once may tell of both; a look-up may be cleared in silence."""
+    books.org.options.insert_delete_events = True
+    with books.org.transaction(USER, "") as transaction:
+        transaction.delete("Contact", transaction.create("Contact", {"LastName": "A"}))
+    assert books.kinds() == [("Contact", "CREATE"), ("Contact", "DELETE")]
+    books.org.options.cleared_lookup_events = False
+    contact = books.create("Contact", LastName="A")
+    invoice = books.create("Invoice__c", Contact__c=contact)
+    books.clock.advance(5)
+    with books.org.transaction(USER, "") as transaction:
+        transaction.delete("Contact", contact)
+    assert books.kinds() == [("Contact", "DELETE")]
+    record = books.org.get("Invoice__c", invoice)
+    assert record is not None
+    assert (record["Contact__c"], record["SystemModstamp"][-7:]) == (None, "05.000Z")
+    assert record["Name"] == invoice  # made without a name
