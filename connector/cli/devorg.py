@@ -341,6 +341,38 @@ def emit(org: Org, kind: str, name: str, rest: tuple[str, ...], operation: str) 
     click.echo(org.ask("POST", "/events", order)["replay_id"])
 
 
+@devorg.command()
+@click.argument("kind", type=click.Choice(["validation", "duplicate", "update", "lock"]))
+@click.argument("pairs", nargs=-1, metavar="MEMBER=VALUE...")
+@click.pass_obj
+def rule(org: Org, kind: str, pairs: tuple[str, ...]) -> None:
+    """Order a rule of the org's administrator: refuse records, detect duplicates, set fields, lock a record.
+
+    For instance: rule lock id=0035f..., or
+    rule validation object=Lead 'when:={"field": "Company", "value": "X"}' message="not X"
+    """
+    org.ask("POST", "/rules", {"kind": kind, "members": values(pairs)})
+
+
+@devorg.command("clear-rules")
+@click.pass_obj
+def clear_rules(org: Org) -> None:
+    """Take all rules back."""
+    org.ask("DELETE", "/rules")
+
+
+@devorg.command()
+@click.argument("action", type=click.Choice(["add", "change", "remove"]))
+@object_argument
+@click.argument("field_name", metavar="FIELD")
+@click.argument("pairs", nargs=-1, metavar="[MEMBER=VALUE...]")
+@click.pass_obj
+def field(org: Org, action: str, name: str, field_name: str, pairs: tuple[str, ...]) -> None:
+    """Add, change or remove a field; members are those of a describe, for instance type=double or length:=80."""
+    method = {"add": "POST", "change": "PATCH", "remove": "DELETE"}[action]
+    org.ask(method, "/fields", {"object": name, "field": {**values(pairs), "name": field_name}})
+
+
 @devorg.command("expire-tokens")
 @click.option("--refresh", is_flag=True, help="Refresh tokens as well.")
 @click.pass_obj

@@ -1,9 +1,11 @@
 """The local org put together: its parts, its HTTP server, its start and its end."""
 
 import asyncio
+import fcntl
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,6 +32,7 @@ HOST_NAME = "localhost"
 """In URLs: aiohttp's cookie jar, which aiosfstream-ng uses, keeps no cookies of a host that is a bare address."""
 
 DATABASE_FILE = "org.db"
+LOCK_FILE = "org.lock"
 MOST_BODY_BYTES = 50 * 1024 * 1024
 """Source: REST API Developer Guide; a request body has at most 50 MB."""
 
@@ -62,7 +65,7 @@ class DevOrg:
         self._directory = directory
         self._port = port
         self._settings = settings or OrgSettings()
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._opened = AsyncExitStack()
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
 
@@ -81,33 +84,28 @@ class DevOrg:
         Raises:
             OSError: The port is taken, or the directory can not be written.
         """
-        directory = self._open_directory()
-        self.keys = KeyPair(directory)
-        self.ctx = _context(OrgDatabase(directory / DATABASE_FILE), self._settings)
-        try:
-            app = _application(self.ctx, self.keys, self.drop_connections)
+        async with AsyncExitStack() as stack:
+            directory = self._open_directory(stack)
+            database = OrgDatabase(directory / DATABASE_FILE)
+            stack.callback(database.close)
+            self.keys = KeyPair(directory)
+            self.ctx = _context(database, self._settings)
             self._runner = web.AppRunner(
-                app,
+                _application(self.ctx, self.keys, self.drop_connections),
                 access_log=None,
                 shutdown_timeout=_GRACE_S,
                 max_line_size=_LONGEST_LINE_BYTES,
                 max_field_size=_LONGEST_LINE_BYTES,
             )
             await self._runner.setup()
+            stack.push_async_callback(self._runner.cleanup)
             await self.listen()
-        except BaseException:
-            await self.stop()
-            raise
+            self._opened = stack.pop_all()
 
     async def stop(self) -> None:
         """End every request, close the data; a temporary directory goes with it."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = self._site = None
-        self.ctx.database.close()
-        if self._temporary is not None:
-            self._temporary.cleanup()
-            self._temporary = None
+        await self._opened.aclose()
+        self._runner = self._site = None
 
     async def listen(self) -> None:
         """Accept connections, on the port of the last time if there was one."""
@@ -141,12 +139,27 @@ class DevOrg:
                 transport.abort()
         return len(transports)
 
-    def _open_directory(self) -> Path:
+    def _open_directory(self, stack: AsyncExitStack) -> Path:
         if self._directory is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="devorg-")
-            return Path(self._temporary.name)
+            return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="devorg-")))
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stack.enter_context(_alone_in(self._directory))
         return self._directory
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Generator[None]:
+    """Keep other orgs out of the folder: each keeps counters in memory that the file must agree with.
+
+    Raises:
+        OSError: Another org is at work in it.
+    """
+    with (directory / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(error.errno, "another local org is at work in the directory", str(directory)) from error
+        yield
 
 
 def _context(database: OrgDatabase, settings: OrgSettings) -> Context:

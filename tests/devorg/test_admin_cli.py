@@ -94,6 +94,22 @@ async def test_faults_are_ordered_listed_and_cleared(run: Run) -> None:
     assert await run("faults") == ""
 
 
+async def test_fields_and_rules_are_set_up(org: DevOrg, run: Run) -> None:
+    """A field comes, is retyped and goes; a rule refuses, until it is taken back."""
+    await run("field", "add", "Lead", "Region__c", "type=string", "length:=40")
+    await run("field", "change", "Lead", "Region__c", "type=double")
+    field = org.ctx.schema.require("Lead").field("Region__c")
+    assert field is not None
+    assert field.type == "double"
+    await run("field", "remove", "Lead", "Region__c")
+    assert org.ctx.schema.require("Lead").field("Region__c") is None
+    account = await run("create", "Account", "Name=Bodra Labs")
+    await run("rule", "lock", f"id={account}")
+    assert "UNABLE_TO_LOCK_ROW" in (await invoke(org, "change", "Account", account, "Phone=1")).output
+    await run("clear-rules")
+    await run("change", "Account", account, "Phone=1")
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind"),
     [

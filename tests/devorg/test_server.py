@@ -62,6 +62,15 @@ async def test_a_taken_port_is_an_error_that_leaves_nothing_open(tmp_path: Path,
         pass
 
 
+async def test_a_folder_belongs_to_one_org_at_a_time(tmp_path: Path) -> None:
+    """A second one says so and changes nothing; once the first is gone it may have it."""
+    async with DevOrg(tmp_path):
+        with pytest.raises(OSError, match="another local org"):
+            await DevOrg(tmp_path).start()
+    async with DevOrg(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("command", ["connector.devorg", "connector devorg serve --json"])
 async def test_it_runs_as_a_process(tmp_path: Path, command: str) -> None:
     """One line of JSON says that it is ready, and a signal ends it in good order."""
