@@ -72,9 +72,12 @@ def _stream_routes(context: Context) -> list[web.RouteDef]:
         return web.json_response({"latest": bus.latest_id()})
 
     async def channel(request: web.Request) -> web.Response:
-        order = await read_order(request, {"objects": list})
+        order = await read_order(request, {"objects": list}, {"enriched": dict})
+        objects, always = [str(name) for name in order["objects"]], order.get("enriched", {})
         with values_refused():
-            bus.define_channel(request.match_info["name"], [str(name) for name in order["objects"]])
+            if not all(isinstance(fields, list) for fields in always.values()):
+                raise ValueError("enriched: expected lists of field names by object")
+            bus.define_channel(request.match_info["name"], objects, always)
         return web.json_response(bus.custom_channels)
 
     return [

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,13 @@ from connector.devorg.channels import Channel
 from connector.devorg.clock import OrgClock
 from connector.devorg.commits import Commit
 from connector.devorg.database import OrgDatabase
+from connector.devorg.enrich import enriched
 from connector.devorg.schema import Schema
 
 FIRST_REPLAY_ID = 37_904_280
 REPLAY_ID_AFTER_RESET = 2_000_000
 LARGEST_GAP = 13
+MOST_ENRICHED = 10
 _SCATTER = 2_654_435_761
 TRIMMED_AT_ONCE = 5000
 
@@ -54,7 +56,7 @@ class EventBus:
     Attributes:
         options: Read anew for each event.
         epoch: Counts the resets of the stream; positions of another epoch mean nothing.
-        custom_channels: Objects by the name of a channel of the org's own (`Sales__chn`).
+        custom_channels: Enriched fields by object, by the name of a channel of the org's own (`Sales__chn`).
 
     Source: Streaming API Developer Guide, "Message Durability".
     """
@@ -67,7 +69,7 @@ class EventBus:
         database.connection.executescript(_TABLES)
         newest = database.connection.execute("SELECT max(replay_id) FROM event_log").fetchone()[0]
         self._last_id = max(newest or 0, int(database.meta(_LAST_ID) or FIRST_REPLAY_ID))
-        self.custom_channels: dict[str, list[str]] = orjson.loads(database.meta(_CHANNELS) or "{}")
+        self.custom_channels: dict[str, dict[str, list[str]]] = orjson.loads(database.meta(_CHANNELS) or "{}")
 
     def append(self, commit: Commit) -> None:
         """Log the events of a transaction, inside the database transaction that is open.
@@ -136,6 +138,13 @@ class EventBus:
         )
         return self.emit({"ChangeEventHeader": header})
 
+    def told(self, channel: Channel, event: LoggedEvent) -> list[bytes]:
+        """The payloads that stand for an event on a channel: one, or with enrichment one per record."""
+        fields = channel.enriched.get(event.entity, ())
+        if not fields:
+            return [event.payload]
+        return enriched(event.payload, fields, self._schema, self._database, self.options)
+
     def read(self, channel: Channel, after: int, limit: int) -> list[LoggedEvent]:
         """At most `limit` events of the channel behind position `after`, in order."""
         condition, names = "selected = 1", tuple(channel.entities or ())
@@ -186,18 +195,31 @@ class EventBus:
         self.epoch += 1
         self.wake()
 
-    def define_channel(self, name: str, entities: Collection[str]) -> None:
+    def define_channel(
+        self, name: str, entities: Collection[str], always: Mapping[str, Collection[str]] | None = None
+    ) -> None:
         """Make or change a channel of the org's own and remember it; no entities take it away.
 
+        Args:
+            name: Ends in `__chn`.
+            entities: Objects that it carries.
+            always: Fields (or compounds) by object that it delivers with every update and delete, at most ten.
+
         Raises:
-            ValueError: The name does not end in `__chn`, or an object is unknown.
+            ValueError: The name, an object or a field is not as expected.
         """
-        unknown = [entity for entity in entities if self._schema.get(entity) is None]
-        if not name.endswith("__chn") or unknown:
-            raise ValueError(f"channel {name}: expected a name ending in __chn and known objects, not {unknown}")
+        members: dict[str, list[str]] = {}
+        for entity in entities:
+            found = self._schema.get(entity)
+            fields = sorted((always or {}).get(entity, ()))
+            if found is None or len(fields) > MOST_ENRICHED or not all(map(found.field, fields)):
+                raise ValueError(f"channel {name}: expected known objects with at most ten known fields, not {entity}")
+            members[found.name] = fields
+        if not name.endswith("__chn"):
+            raise ValueError(f"channel {name}: expected a name ending in __chn")
         self.custom_channels.pop(name, None)
-        if entities:
-            self.custom_channels[name] = sorted(self._schema.require(entity).name for entity in entities)
+        if members:
+            self.custom_channels[name] = members
         self._database.set_meta(_CHANNELS, orjson.dumps(self.custom_channels).decode())
 
     def wake(self) -> None:

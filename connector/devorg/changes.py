@@ -10,6 +10,7 @@ import orjson
 
 from connector.devorg.commits import Commit, RowChange
 from connector.devorg.diff import text_diff
+from connector.devorg.fields import ObjectSchema
 from connector.devorg.layout import Slot, slots_of
 from connector.devorg.schema import Schema
 
@@ -32,6 +33,7 @@ class EventOptions:
         text_dates: A date field is `YYYY-MM-DD`, else milliseconds since the epoch.
         text_diffs: Long texts are sent as diffs where that is shorter.
         formula_fields: Custom formula fields are included.
+        unreadable_fields: `Contact.Phone`: fields that subscribers may not read; events leave them out.
         conversion_modified_date: The update of a converted lead carries `LastModifiedDate`.
         cleared_lookup_events: A lookup cleared by the deletion of its target gives an event.
         whole_second_commits: `commitTimestamp` is cut to whole seconds, as in all documented samples.
@@ -48,6 +50,7 @@ class EventOptions:
     text_dates: bool = True
     text_diffs: bool = True
     formula_fields: bool = True
+    unreadable_fields: tuple[str, ...] = ()
     conversion_modified_date: bool = True
     cleared_lookup_events: bool = True
     whole_second_commits: bool = True
@@ -96,6 +99,18 @@ def render(commit: Commit, schema: Schema, options: EventOptions) -> list[dict[s
     return [_payload(event, commit, number, options) for number, event in enumerate(events, start=1)]
 
 
+def enrichment(
+    schema: ObjectSchema, record: Mapping[str, Any], fields: Sequence[str], options: EventOptions
+) -> dict[str, Any]:
+    """The named fields of a record as an event's body holds them; a compound's name stands for all its parts."""
+    body: dict[str, Any] = {}
+    for slot in slots_of(schema):
+        value = _wire(slot, record.get(slot.name), options)
+        if value is not None and (slot.name in fields or slot.parent in fields):
+            _place(body, slot, value)
+    return body
+
+
 def event_header(
     *,
     entity: str,
@@ -128,8 +143,12 @@ def event_header(
 
 
 def _slots(schema: Schema, name: str, options: EventOptions) -> tuple[Slot, ...]:
-    slots = slots_of(schema.require(name))
-    return tuple(slot for slot in slots if options.formula_fields or not slot.is_formula)
+    hidden = {field for field in options.unreadable_fields if field.startswith(f"{name}.")}
+    return tuple(
+        slot
+        for slot in slots_of(schema.require(name))
+        if f"{name}.{slot.name}" not in hidden and (options.formula_fields or not slot.is_formula)
+    )
 
 
 def _draft(change: RowChange, slots: Sequence[Slot], options: EventOptions) -> _Draft | None:

@@ -1,7 +1,7 @@
 """Channels: what of the event log a subscriber to one of them gets."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from connector.devorg.schema import Schema
 
@@ -20,20 +20,22 @@ class Channel:
         name: As subscribed to, `/data/ContactChangeEvent`.
         entities: The objects whose events it carries; None is every object selected for Change Data Capture.
         is_custom: A channel of the org's own, which carries its objects whether they are selected or not.
+        enriched: Fields that it always delivers, by object.
     """
 
     name: str
     entities: tuple[str, ...] | None
     is_custom: bool = False
+    enriched: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def channel_named(name: str, schema: Schema, custom: Mapping[str, Collection[str]]) -> Channel | None:
+def channel_named(name: str, schema: Schema, custom: Mapping[str, Mapping[str, Sequence[str]]]) -> Channel | None:
     """The channel of that name, which is case-sensitive, or None; there are no wildcards.
 
     Args:
         name: For instance `/data/ChangeEvents`.
         schema: Knows the objects.
-        custom: Objects by the name of a channel of the org's own, for instance `Sales__chn`.
+        custom: Enriched fields by object, by the name of a channel of the org's own, for instance `Sales__chn`.
 
     Source: Change Data Capture Developer Guide, "Subscription Channels".
     """
@@ -43,7 +45,9 @@ def channel_named(name: str, schema: Schema, custom: Mapping[str, Collection[str
         return None
     event = name.removeprefix(_PREFIX)
     if event.endswith(_CUSTOM_CHANNEL):
-        return Channel(name, tuple(custom[event]), is_custom=True) if event in custom else None
+        if event not in custom:
+            return None
+        return Channel(name, tuple(custom[event]), is_custom=True, enriched=custom[event])
     entity = _entity_of(event)
     found = schema.get(entity)
     return Channel(name, (found.name,)) if found is not None and found.name == entity else None

@@ -130,9 +130,13 @@ def test_there_is_no_other_channel(log: Log, name: str) -> None:
 
 def test_channel_of_unknown_objects_is_refused(log: Log) -> None:
     """A channel's name and objects are checked, and a channel can be taken away again."""
-    for name, entities in (("Sales", ["Contact"]), ("Sales__chn", ["Nothing"])):
-        with pytest.raises(ValueError, match="expected a name ending in __chn"):
-            log.bus.define_channel(name, entities)
+    for name, entities, always in (
+        ("Sales", ["Contact"], {}),
+        ("Sales__chn", ["Nothing"], {}),
+        ("Sales__chn", ["Contact"], {"Contact": ["Nothing"]}),
+    ):
+        with pytest.raises(ValueError, match="channel Sales"):
+            log.bus.define_channel(name, entities, always)
     log.bus.define_channel("Sales__chn", ["Contact"])
     log.bus.define_channel("Sales__chn", [])
     assert log.bus.custom_channels == {}
@@ -211,7 +215,7 @@ def test_restart_keeps_events_ids_and_channels(tmp_path: Path) -> None:
 
     second = Log(path)
     assert second.read() == events
-    assert second.bus.custom_channels == {"Sales__chn": ["Contact"]}
+    assert second.bus.custom_channels == {"Sales__chn": {"Contact": []}}
     second.bus.expire_all()
     second.database.close()
 

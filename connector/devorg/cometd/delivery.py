@@ -8,7 +8,7 @@ import orjson
 
 from connector.devorg.bus import EventBus, LoggedEvent
 from connector.devorg.changes import EventOptions
-from connector.devorg.channels import event_api_name
+from connector.devorg.channels import Channel, event_api_name
 from connector.devorg.clock import OrgClock
 from connector.devorg.cometd.replies import DAILY_LIMIT, Refused
 from connector.devorg.cometd.session import Session, Subscription
@@ -56,29 +56,36 @@ class Delivery:
         ready = [pair for pair in found[:most] if pair[0].logged_ms <= due_ms]
         if found and not ready:
             return Batch(due_s=(found[0][0].logged_ms - due_ms) / 1000)
-        messages = self._delivered(ready)
-        if len(messages) == len(found) < most:
+        left = max(0, self.settings.delivered_event_limit - self.usage.delivered.used())
+        if ready and not left:
+            raise Refused(DAILY_LIMIT, failure_reason=DAILY_LIMIT, reconnect="none")
+        if len(ready[:left]) == len(found) < most:
             session.seen = latest
-        return Batch(messages)
+        return Batch(self._delivered(ready[:left]))
 
     def _delivered(self, pairs: list[tuple[LoggedEvent, Subscription]]) -> tuple[bytes, ...]:
-        left = max(0, self.settings.delivered_event_limit - self.usage.delivered.used())
-        if pairs and not left:
-            raise Refused(DAILY_LIMIT, failure_reason=DAILY_LIMIT, reconnect="none")
-        messages = []
-        for event, subscription in pairs[:left]:
+        messages: list[bytes] = []
+        for event, subscription in pairs:
             subscription.after = event.replay_id
-            messages.append(self._message(event, subscription.channel.name))
+            messages += self._messages(event, subscription.channel)
         if messages:
             self.usage.delivered.add(len(messages))
         return tuple(messages)
 
-    def _message(self, event: LoggedEvent, channel: str) -> bytes:
+    def _messages(self, event: LoggedEvent, channel: Channel) -> list[bytes]:
+        """An event as it is delivered; enriched, it is one for each record, all with the same replay id."""
         place: dict[str, object] = {"replayId": event.replay_id}
         if self.options.event_uuid:
             place |= {"EventUuid": _uuid(event.replay_id), "EventApiName": event_api_name(event.entity)}
-        data = {"schema": event.schema_id, "payload": orjson.Fragment(event.payload), "event": place}
-        return orjson.dumps({"channel": channel, "data": data})
+        return [
+            orjson.dumps(
+                {
+                    "channel": channel.name,
+                    "data": {"schema": event.schema_id, "payload": orjson.Fragment(payload), "event": place},
+                }
+            )
+            for payload in self.bus.told(channel, event)
+        ]
 
 
 def array_of(parts: Iterable[bytes]) -> bytes:
