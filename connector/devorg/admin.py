@@ -130,14 +130,16 @@ def _time_routes(context: Context) -> list[web.RouteDef]:
 
 
 def _upset_routes(context: Context, drop: DropConnections) -> list[web.RouteDef]:
+    scaled = (context.settings, context.event_options, context.org.options)
+
     def all_settings() -> web.Response:
-        return web.json_response({**vars(context.settings), **vars(context.event_options)})
+        return web.json_response({name: value for part in scaled for name, value in vars(part).items()})
 
     async def show_settings(_request: web.Request) -> web.Response:
         return all_settings()
 
     async def set_settings(request: web.Request) -> web.Response:
-        scales.change((context.settings, context.event_options), await read_object(request))
+        scales.change(scaled, await read_object(request))
         context.bus.wake()
         return all_settings()
 

@@ -20,7 +20,7 @@ Record = dict[str, Any]
 """A stored record: every stored field by API name, booleans as booleans."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class RecordOptions:
     """What the documents leave open about records, changeable at any time.
 
