@@ -1,5 +1,6 @@
 """Subscribing, replaying, limits and refusals of the local org's stream. Spoken by hand."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from connector.devorg.residents import INTEGRATION_USER_ID
 from connector.devorg.server import DevOrg
-from tests.devorg.streaming import ALL, ORIGIN, RawClient, create_contact, names
+from tests.devorg.streaming import ALL, ORIGIN, RawClient, create_contact, held, names
 
 CONTACTS = "/data/ContactChangeEvent"
 
@@ -104,11 +105,16 @@ async def test_expired_replay_id(org: DevOrg, client: RawClient) -> None:
 
 
 async def test_a_reset_stream_knows_no_client(org: DevOrg, client: RawClient) -> None:
-    """Positions of another stream mean nothing: everybody starts over."""
-    await client.subscribe()
-    org.ctx.bus.reset()
-    (answer,) = await client.connect()
-    assert (answer["error"], answer["advice"]["reconnect"]) == ("403::Unknown client", "handshake")
+    """Positions of another stream mean nothing: everybody starts over, held connects at once."""
+    org.ctx.settings.connect_hold_s = 30
+    for during in (True, False):
+        await client.start()
+        poll = asyncio.create_task(client.connect()) if during else None
+        if poll is not None:
+            await held(org)
+        org.ctx.bus.reset()
+        (answer,) = await (poll or client.connect())
+        assert (answer["error"], answer["advice"]["reconnect"]) == ("403::Unknown client", "handshake")
 
 
 @pytest.mark.parametrize("replay", [{}, {CONTACTS: -1}, {"/data/changeevents": -1}, {ALL: None}, [], 7])

@@ -88,18 +88,21 @@ class Poll:
             if left_s <= 0:
                 return ()
             await self.context.bus.wait(min(left_s, batch.due_s or left_s, LOOK_AGAIN_S))
-            await self._look_again(message, caller)
+            await self._look_again(session, message, caller)
         return ()
 
-    async def _look_again(self, message: Message, caller: Caller) -> None:
-        """Notice a revoked token or a new fault in the middle of a poll.
+    async def _look_again(self, session: Session, message: Message, caller: Caller) -> None:
+        """Notice a revoked token, a stream that was reset or a new fault in the middle of a poll.
 
         Raises:
-            Refused: The token was revoked, or the fault says so.
+            Refused: The token was revoked, the session is of another stream, or the fault says so.
             Cut: The fault says so.
         """
         # A connected client keeps its Salesforce session alive; only revoking ends it.
         self.context.tokens.keep(caller.token)
         self.meta.user_of(caller)
+        if session.epoch != self.context.bus.epoch:
+            self.sessions.close(session)
+            raise Refused(replies.UNKNOWN_CLIENT, reconnect="handshake")
         if await self.strike.meanwhile(message):
             raise Cut
