@@ -40,6 +40,6 @@ def migrate(connection: apsw.Connection) -> tuple[int, int]:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             for number, script in steps().items():
                 if number > before:
-                    connection.execute(script)
+                    connection.execute(script).fetchall()
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     return before, SCHEMA_VERSION

@@ -123,7 +123,8 @@ class Session:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         if connection.execute("PRAGMA journal_mode = WAL").get != "wal":
             raise StoreUnusable(f"{self._path}: its file system cannot hold a WAL: set storage.path to a local disk")
-        connection.execute(_PRAGMAS)
+        # apsw stops a script at the first row that it answers, until that is fetched.
+        connection.execute(_PRAGMAS).fetchall()
         connection.create_scalar_function("refit", refit_function, 3, deterministic=True)
         if not self._guest:
             before, after = migrate(connection)

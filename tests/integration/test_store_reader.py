@@ -1,0 +1,166 @@
+"""Reading beside the writer."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from connector.errors import StoreUnusable
+from connector.model.message import Message
+from connector.store import Filter, FilterOperator, ObjectFigures, Page, ReadOnlyReplica, Session
+from tests.store_nouns import NOW_MS, WIDGET, change, command, record, record_id
+
+NAMES = ["Ärger", "bolt", "Bolt", None, "crank"]
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    with Session(tmp_path / "replica.db") as opened:
+        opened.run(lambda unit: unit.define(WIDGET))
+        rows = [
+            record(n, Name=name, Size__c=n, Price__c=n / 2, Active__c=n % 2 == 0, Due__c=f"2026-01-0{n + 1}")
+            for n, name in enumerate(NAMES)
+        ]
+        opened.run(lambda unit: unit.put(WIDGET, [*rows, record(9, Name="bolt", deleted_ms=NOW_MS)]))
+        yield opened
+
+
+@pytest.fixture
+def reader(session: Session, tmp_path: Path) -> Iterator[ReadOnlyReplica]:  # noqa: ARG001 - it makes the file
+    with ReadOnlyReplica(tmp_path / "replica.db") as opened:
+        yield opened
+
+
+def numbers(page: Page) -> list[Any]:
+    return [r.values["Size__c"] for r in page.records]
+
+
+def found(reader: ReadOnlyReplica, *where: Filter) -> list[Any]:
+    return numbers(reader.search("Widget__c", where=where, limit=10))
+
+
+def test_a_record_is_got_in_wire_form(reader: ReadOnlyReplica) -> None:
+    """Whole and typed; a deleted one and an unknown one are not there."""
+    got = reader.get("Widget__c", record_id(2))
+    assert got is not None
+    assert (got.id, got.values["Name"], got.values["Active__c"]) == (record_id(2), "Bolt", True)
+    assert reader.get("Widget__c", record_id(9)) is None
+    assert reader.get("Widget__c", "' OR 1=1 --") is None
+
+
+def test_a_list_goes_on_behind_the_last_page(reader: ReadOnlyReplica) -> None:
+    """Keyset paging, by Id and by a field; the last page says that it is the last."""
+    first = reader.list("Widget__c", limit=3)
+    second = reader.list("Widget__c", limit=3, after=first.next)
+    assert (numbers(first), numbers(second), second.next) == ([0, 1, 2], [3, 4], None)
+    by_name = reader.list("Widget__c", limit=10, order_by="Name desc", fields=["Size__c"])
+    assert numbers(by_name) == [0, 4, 1, 2, 3]
+    assert [list(r.values) for r in by_name.records] == [["Size__c"]] * 5
+    assert reader.list("Widget__c", limit=5).next is None
+
+
+def test_text_is_found_anywhere_without_regard_to_case(reader: ReadOnlyReplica) -> None:
+    """Beyond ASCII too; what looks like a pattern is text."""
+    assert numbers(reader.search("Widget__c", "BOLT", limit=10)) == [1, 2]
+    assert numbers(reader.search("Widget__c", "äRGER", limit=10)) == [0]
+    assert numbers(reader.search("Widget__c", "%", limit=10)) == []
+    assert numbers(reader.search("Widget__c", record_id(4)[5:], limit=10)) == [4]
+
+
+def test_filters_hold_together(reader: ReadOnlyReplica) -> None:
+    """Each operator, null, and booleans in wire form."""
+    assert found(reader, Filter("Name", FilterOperator.EQ, "bolt")) == [1]
+    assert found(reader, Filter("Name", FilterOperator.EQ, None)) == [3]
+    assert found(reader, Filter("Name", FilterOperator.CONTAINS, "ÄRG")) == [0]
+    assert found(reader, Filter("Active__c", FilterOperator.EQ, value=False)) == [1, 3]
+    assert found(reader, Filter("Size__c", FilterOperator.GT, 3)) == [4]
+    assert found(reader, Filter("Price__c", FilterOperator.GTE, 1)) == [2, 3, 4]
+    assert found(reader, Filter("Due__c", FilterOperator.LT, "2026-01-02")) == [0]
+    both = (Filter("Size__c", FilterOperator.LTE, 2), Filter("Active__c", FilterOperator.EQ, value=True))
+    assert found(reader, *both) == [0, 2]
+    assert (reader.count("Widget__c", both), reader.count("Widget__c")) == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"object_name": "Nope"}, "Nope"),
+        ({"object_name": "change"}, "change"),
+        ({"object_name": "Widget__c", "fields": ["_version"]}, "_version"),
+        ({"object_name": "Widget__c", "order_by": "1; DROP TABLE change"}, "1;"),
+        ({"object_name": "Widget__c", "order_by": "Name", "after": "x"}, "after"),
+    ],
+)
+def test_what_is_not_there_is_named(reader: ReadOnlyReplica, arguments: dict[str, Any], says: str) -> None:
+    """An unknown object or field is the asker's mistake."""
+    with pytest.raises(ValueError, match=says):
+        reader.list(**arguments, limit=10)
+
+
+def test_the_figures_are_of_one_moment(session: Session, reader: ReadOnlyReplica) -> None:
+    """What `status` shows."""
+    session.run(lambda unit: unit.append([change(), change()]))
+    session.run(lambda unit: unit.mark_published(1, NOW_MS))
+    session.run(lambda unit: unit.enqueue(Message(topic="a", payload=b"")))
+    session.run(lambda unit: unit.add_command(command("c1")))
+    session.run(lambda unit: unit.count_call("2026-11-22T17", "load", 3))
+    hole = session.run(lambda unit: unit.open_hole("Widget__c", NOW_MS, "x", NOW_MS))
+    figures = reader.figures("2026-11-22T00")
+    assert (figures.version, figures.published) == (2, 1)
+    assert figures.objects == {"Widget__c": ObjectFigures(records=5, deleted=1)}
+    assert figures.queues == {"outbox": 2, "commands": 1, "quarantine": 0, "dirty": 0}
+    assert [(c.name, c.value, c.updated_ms) for c in figures.cursors] == [("published", "1", NOW_MS)]
+    assert (figures.calls, figures.holes) == ({"load": 3}, [hole])
+    assert reader.figures("2026-11-23T00").calls == {}
+
+
+def test_a_snapshot_does_not_see_what_is_committed_meanwhile(session: Session, reader: ReadOnlyReplica) -> None:
+    """Records and version of one answer belong together; the writer is not held up."""
+    with reader.snapshot() as unit:
+        assert unit.last_version() == 0
+        session.run(lambda writing: writing.append([change()]))
+        session.run(lambda writing: writing.put(WIDGET, [record(7)]))
+        assert (unit.last_version(), reader.count("Widget__c")) == (0, 5)
+    with reader.snapshot() as unit:
+        assert (unit.last_version(), reader.count("Widget__c")) == (1, 6)
+
+
+def test_a_reader_cannot_write(reader: ReadOnlyReplica) -> None:
+    """Whatever method is called on its unit."""
+    with pytest.raises(StoreUnusable, match="read-only"), reader.snapshot() as unit:
+        unit.append([change()])
+    assert reader.count("Widget__c") == 5
+
+
+def test_threads_take_turns(reader: ReadOnlyReplica) -> None:
+    """Queries are answered in worker threads, over one connection."""
+    counts: list[int] = []
+    threads = [Thread(target=lambda: counts.append(reader.count("Widget__c"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [5] * 8
+
+
+def test_another_process_reads_while_the_daemon_runs(session: Session, tmp_path: Path) -> None:
+    """The public tables, with nothing but Python's own sqlite3."""
+    session.run(lambda unit: unit.append([change()]))
+    script = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall())"
+    for sql, answer in (
+        ("SELECT count(*) FROM widget__c_live", "[(5,)]"),
+        ("SELECT version, object FROM change", "[(1, 'Widget__c')]"),
+        ("SELECT * FROM cursor", "[]"),
+    ):
+        done = subprocess.run(  # noqa: S603 - our own script
+            [sys.executable, "-c", script, str(tmp_path / "replica.db"), sql],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        assert done.stdout.strip() == answer
