@@ -72,11 +72,8 @@ def _let_go(transaction: "Transaction", relationship: Relationship, child_id: st
         raise OrgError(400, "DELETE_FAILED", message, [])
     if relationship.cascades:
         delete(transaction, relationship.child, child, deleted_with=deleted_with)
-    elif transaction.parts.options.cleared_lookup_events:
-        _point(transaction, relationship, child, None)
     else:
-        cleared = {relationship.field: None, "SystemModstamp": transaction.stamps()["SystemModstamp"]}
-        transaction.parts.database.update(relationship.child.table, child_id, cleared)
+        _point(transaction, relationship, child, None)
 
 
 def _point(

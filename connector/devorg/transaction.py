@@ -26,12 +26,9 @@ class RecordOptions:
 
     Attributes:
         insert_delete_events: A record made and deleted in one transaction gives a CREATE and a DELETE.
-        cleared_lookup_events: A look-up cleared because its parent was deleted gives an UPDATE; else only
-            SystemModstamp tells of it.
     """
 
     insert_delete_events: bool = False
-    cleared_lookup_events: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
