@@ -29,8 +29,10 @@ CONNECT_TIMEOUT_S = 10.0
 BACKOFF_FIRST_S = 0.5
 # A connection that lasted this long starts the back-off anew.
 HEALTHY_AFTER_S = 10.0
-# Deliveries in memory at most: those of the present link and what earlier ones left unhandled.
-INBOX_LIMIT = 5 * RECEIVE_MAXIMUM
+# Deliveries waiting in memory at most: those of the present link and what earlier ones left unhandled.
+INBOX_LIMIT = 2 * RECEIVE_MAXIMUM
+# QoS 0 is not bounded by the receive maximum: beyond this it is dropped, so that it never crowds out the rest.
+INBOX_LIMIT_QOS0 = RECEIVE_MAXIMUM // 2
 _LAST_MESSAGE_TIMEOUT_S = 2.0
 
 
@@ -198,13 +200,13 @@ class MeshConnection:
         except PoisonError:
             refused.append(birth.topic)
 
-    def _received(self, delivery: Delivery) -> bool:
-        try:
-            self._inbox.put_nowait(delivery)
-        except asyncio.QueueFull:
-            log.warning("mesh.inbox_full", limit=INBOX_LIMIT)
+    def _received(self, delivery: Delivery, qos: int) -> bool:
+        waiting = self._inbox.qsize()
+        if waiting >= (INBOX_LIMIT if qos else INBOX_LIMIT_QOS0):
+            log.warning("mesh.inbox_full", waiting=waiting, qos=qos)
             return False
-        if self._inbox.qsize() > INBOX_LIMIT // 2:
+        self._inbox.put_nowait(delivery)
+        if waiting >= INBOX_LIMIT // 2:
             self._room.clear()
         return True
 
@@ -237,7 +239,7 @@ async def probe(settings: MqttSettings, secrets: Secrets, client_id: str) -> Non
     """
     tls = await asyncio.to_thread(tls_context, settings)
     with ThreadPoolExecutor(1, thread_name_prefix="mesh-dial") as dialer:
-        link = Link(link_settings(settings, secrets, client_id, tls), lambda _delivery: True)
+        link = Link(link_settings(settings, secrets, client_id, tls), lambda _delivery, _qos: True)
         await link.open(dialer)
         await link.close()
 

@@ -59,8 +59,8 @@ class Received:
 class Link:
     """One connection. `opened` returns it ready; `ended` is set when it is over, with `reason`."""
 
-    def __init__(self, settings: LinkSettings, received: Callable[[Delivery], bool]) -> None:
-        """`received` takes a delivery, or answers False where there is no room for it."""
+    def __init__(self, settings: LinkSettings, received: Callable[[Delivery, int], bool]) -> None:
+        """`received` takes a delivery and its QoS, or answers False where there is no room for it."""
         self._settings = settings
         self._received = received
         self._loop = asyncio.get_running_loop()
@@ -245,7 +245,7 @@ class Link:
             response_topic=getattr(message.properties, "ResponseTopic", None),
             correlation=getattr(message.properties, "CorrelationData", None),
         )
-        taken = self._received(delivery)
+        taken = self._received(delivery, message.qos)
         if message.qos == 0:
             return
         self._unacknowledged.append(token)

@@ -1,0 +1,257 @@
+"""Publishes what the database holds: changes in version order, and the outbox.
+
+A turn is one unit (mark what was acknowledged, read what is next) and one pipelined batch: all of it is in flight at
+once, in order. What counts as published is the batch up to the first message that failed for now; everything from
+there is sent again, so order holds through every retry and a message may come twice but is never left out.
+
+A crash before the unit that marks a batch publishes the batch again.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import structlog
+
+from connector.errors import PoisonError, TransientError
+from connector.model.change import Change
+from connector.model.ids import RecordId
+from connector.model.message import Message, OutboxMessage
+from connector.ports import Publisher, Replica, Unit
+
+log = structlog.get_logger()
+
+BATCH = 500
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 10.0
+# However far the clock is set back, a due signal is not forgotten.
+SIGNAL_WAIT_MAX_S = 60.0
+
+Pages = Callable[[], AsyncIterator[Sequence[Message]]]
+
+
+class Codec(Protocol):
+    """Changes as messages. Both raise PoisonError for what has no form on the wire."""
+
+    def change(self, change: Change) -> Message:
+        """The change."""
+        ...
+
+    def record(self, object_name: str, record_id: RecordId, record: Any) -> Message:
+        """The retained message of a record; None clears it."""
+        ...
+
+
+class UpdateSignals(Protocol):
+    """`records_updated`, at most one per interval."""
+
+    def count_updated(self, object_name: str, records: int = 1) -> None:
+        """So many records changed."""
+        ...
+
+    def updates_due_ms(self) -> int | None:
+        """When there is something to tell, or None."""
+        ...
+
+    def records_updated(self, now_ms: int) -> Message | None:
+        """The signal, if it is due."""
+        ...
+
+
+@dataclass(slots=True)
+class _Acknowledged:
+    """What the broker has and the database does not know yet."""
+
+    version: int = 0
+    at_ms: int = 0
+    message_ids: list[int] = field(default_factory=list)
+    signal: Message | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One message of a batch.
+
+    Attributes:
+        message: None where it could not be built, for the reason `problem`.
+        change: The change that is published with this message (the last one of several).
+        message_id: Of the outbox.
+        commit_ms: When the org committed what this message tells of.
+    """
+
+    message: Message | None
+    problem: str = ""
+    change: Change | None = None
+    message_id: int | None = None
+    commit_ms: int | None = None
+
+
+class Relay:
+    """Runs while the process does; `wake` is set by whoever has committed changes or enqueued messages.
+
+    Attributes:
+        parked_count: Messages that the broker refuses for good since the start: skipped, each with its reason logged.
+    """
+
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        publisher: Publisher,
+        codec: Codec,
+        signals: UpdateSignals,
+        wake: asyncio.Event,
+        retain_records: bool,
+        retained: Pages,
+        observe_lag_ms: Callable[[int], None],
+        now_ms: Callable[[], int],
+        rng: random.Random,
+    ) -> None:
+        """`retained` yields, page by page and each read when asked for, what a broker that forgot it must get again.
+
+        `observe_lag_ms` is told the time from a commit in the org to its PUBACK.
+        """
+        self._replica = replica
+        self._publisher = publisher
+        self._codec = codec
+        self._signals = signals
+        self._wake = wake
+        self._retain_records = retain_records
+        self._retained = retained
+        self._observe_lag_ms = observe_lag_ms
+        self._now_ms = now_ms
+        self._rng = rng
+        self._link_up = asyncio.Event()
+        self._acknowledged = _Acknowledged()
+        self._pages: AsyncIterator[Sequence[Message]] | None = None
+        self._page: list[_Entry] = []
+        self._wait_s = BACKOFF_FIRST_S
+        self._finishing = False
+        self.parked_count = 0
+
+    def link_up(self, forgotten: bool) -> None:
+        """The connection is back; `forgotten`: by a broker that may have lost what it retained."""
+        if forgotten:
+            self.put_back()
+        self._link_up.set()
+
+    def put_back(self) -> None:
+        """Publish every retained message again, between the changes."""
+        self._pages = self._retained()
+        self._page = []
+        self._wake.set()
+
+    def finish(self) -> None:
+        """Let `run` return as soon as nothing is left that can be published now."""
+        self._finishing = True
+        self._wake.set()
+        self._link_up.set()
+
+    async def run(self) -> None:
+        """Publish until cancelled, or until `finish` was called and nothing is left.
+
+        Raises:
+            StoreBusy: Call again: what was acknowledged is not forgotten.
+            FatalError: Of the store.
+        """
+        while True:
+            self._wake.clear()
+            self._link_up.clear()
+            entries = await self._next()
+            if entries and await self._publish(entries):
+                self._wait_s = BACKOFF_FIRST_S
+            elif self._finishing:
+                return
+            elif entries:
+                await self._back_off()
+            elif self._pages is None:
+                await self._idle()
+
+    async def _next(self) -> list[_Entry]:
+        if self._pages is not None and not self._page:
+            page = await anext(self._pages, None)
+            self._page = [_Entry(message) for message in page or ()]
+            self._pages = None if page is None else self._pages
+        if self._acknowledged.signal is None:
+            self._acknowledged.signal = self._signals.records_updated(self._now_ms())
+        due, changes = await self._replica.run(partial(self._turn, self._acknowledged))
+        self._acknowledged = _Acknowledged()
+        messages = [_Entry(m.message, message_id=m.id) for m in due]
+        return [*self._page, *messages, *(entry for change in changes for entry in self._entries(change))]
+
+    @staticmethod
+    def _turn(done: _Acknowledged, unit: Unit) -> tuple[Sequence[OutboxMessage], Sequence[Change]]:
+        if done.version:
+            unit.mark_published(done.version, done.at_ms)
+        if done.message_ids:
+            unit.remove_messages(done.message_ids)
+        if done.signal is not None:
+            unit.enqueue(done.signal)
+        return unit.due(BATCH), unit.unpublished(BATCH)
+
+    def _entries(self, change: Change) -> list[_Entry]:
+        commit_ms = None if change.commit is None else change.commit.timestamp_ms
+        try:
+            message = self._codec.change(change)
+            if not self._retain_records:
+                return [_Entry(message, change=change, commit_ms=commit_ms)]
+            record = self._codec.record(change.object, change.id, change.record)
+        except PoisonError as error:
+            return [_Entry(None, problem=str(error), change=change)]
+        return [_Entry(message, commit_ms=commit_ms), _Entry(record, change=change)]
+
+    async def _publish(self, entries: Sequence[_Entry]) -> bool:
+        """Publish all; True if nothing of it has to be repeated."""
+        # Tasks start in the order they were made in, and `publish` fixes the order at its call.
+        outcomes = await asyncio.gather(*(self._send(entry) for entry in entries), return_exceptions=True)
+        failed = next((i for i, o in enumerate(outcomes) if isinstance(o, TransientError)), None)
+        done = len(entries) if failed is None else failed
+        parked = [str(o) for o in outcomes[:done] if isinstance(o, PoisonError)]
+        for entry, outcome in zip(entries[:done], outcomes[:done], strict=True):
+            if outcome is not None and not isinstance(outcome, PoisonError):
+                raise outcome
+            self._settle(entry)
+        self._page = self._page[done:]
+        if parked:
+            self.parked_count += len(parked)
+            log.error("relay.messages_parked", messages=len(parked), first_reason=parked[0])
+        if failed is not None and self._wait_s == BACKOFF_FIRST_S:
+            log.warning(
+                "relay.publish_failed", published=done, waiting=len(entries) - done, error=str(outcomes[failed])
+            )
+        return failed is None
+
+    def _settle(self, entry: _Entry) -> None:
+        """The broker has it, or never will: the next turn marks it."""
+        if entry.change is not None:
+            self._acknowledged.version = entry.change.version
+            self._acknowledged.at_ms = self._now_ms()
+            self._signals.count_updated(entry.change.object)
+        elif entry.message_id is not None:
+            self._acknowledged.message_ids.append(entry.message_id)
+
+    async def _send(self, entry: _Entry) -> None:
+        if entry.message is None:
+            raise PoisonError(entry.problem)
+        await self._publisher.publish(entry.message)
+        if entry.commit_ms is not None:
+            self._observe_lag_ms(max(0, self._now_ms() - entry.commit_ms))
+
+    async def _idle(self) -> None:
+        """Wait for work, or until `records_updated` is due."""
+        due_ms = self._signals.updates_due_ms()
+        wait_s = None if due_ms is None else min(max(0, due_ms - self._now_ms()) / 1000, SIGNAL_WAIT_MAX_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
+
+    async def _back_off(self) -> None:
+        """Wait for the connection, or a growing while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._wait_s * self._rng.uniform(0.5, 1.0)):
+                await self._link_up.wait()
+        self._wait_s = min(self._wait_s * 2, BACKOFF_MAX_S)
