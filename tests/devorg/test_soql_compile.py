@@ -260,6 +260,17 @@ def test_case_sensitive_fields(database: OrgDatabase, schema: Schema) -> None:
     assert (found("Title = 'AB'"), found("Title IN ('ab', '\u00e9')"), found("Title = '\u00e9'")) == (1, 1, 0)
 
 
+def test_texts_sort_by_their_capitals(database: OrgDatabase, schema: Schema) -> None:
+    """An underscore stands behind the letters, and a letter without a capital of one character stays itself."""
+    names = ["a", "_", "B", "\u00df", "\u00e9", None]
+    for number, name in enumerate(names):
+        row = {"Id": f"00300000000001{number}AAA", "IsDeleted": 0, "Title": name, "Department": "sorted"}
+        database.insert("record_contact", row)
+    compiled = plan(schema, "SELECT Title FROM Contact WHERE Department = 'Sorted' ORDER BY Title")
+    found = [row["Title"] for row in database.connection.execute(*compiled.statement())]
+    assert found == [None, "a", "B", "_", "\u00e9", "\u00df"]
+
+
 def test_relationships_nest_and_share_a_join(database: OrgDatabase, schema: Schema) -> None:
     """One join serves select list, condition and order; a missing parent is null."""
     database.insert("record_account", {"Id": "001000000000001AAA", "IsDeleted": 0, "Name": "Acme"})

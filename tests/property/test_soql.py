@@ -100,7 +100,7 @@ def includes(groups: list[list[str]], *, negated: bool) -> Condition:
 
 
 def fold(text: str) -> str:
-    return text.lower()
+    return text.upper()
 
 
 def same(value: Any) -> Any:
@@ -273,7 +273,7 @@ def test_order_limit_and_offset(rows: list[Row], order: list[tuple[str, str, str
 
 def stable(rows: list[Row], field: str, *, reverse: bool) -> list[Row]:
     def key(row: Row) -> Any:
-        return row[field].lower() if field == "Text__c" else row[field]
+        return row[field].upper() if field == "Text__c" else row[field]
 
     groups = [list(group) for _, group in itertools.groupby(sorted(rows, key=key), key=key)]
     return list(itertools.chain.from_iterable(reversed(groups) if reverse else groups))

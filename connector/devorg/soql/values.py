@@ -45,8 +45,16 @@ FOLD = "soql_fold"
 
 
 def fold(text: Bound) -> Bound:
-    """Return a text without its case, and anything else as it is."""
-    return text.lower() if isinstance(text, str) else text
+    """Return a text in capitals, character by character, and anything else as it is.
+
+    Source: SOQL and SOSL Reference, "ORDER BY": English locales sort by the values of the capitals.
+    """
+    if not isinstance(text, str):
+        return text
+    capitals = text.upper()
+    if len(capitals) == len(text):
+        return capitals
+    return "".join(capital if len(capital := letter.upper()) == 1 else letter for letter in text)
 
 
 def kind_of(field: Field) -> Kind:
