@@ -3,8 +3,10 @@
 Source: REST API Developer Guide, "Query", "QueryAll", "Query More Results", "Query Options Header".
 """
 
+import asyncio
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -59,11 +61,11 @@ class Queries:
 
     async def query(self, request: web.Request) -> web.Response:
         """Answer `query?q=`."""
-        return self._answer(request, include_deleted=False)
+        return await self._answer(request, include_deleted=False)
 
     async def query_all(self, request: web.Request) -> web.Response:
         """Answer `queryAll?q=`: deleted and merged records as well."""
-        return self._answer(request, include_deleted=True)
+        return await self._answer(request, include_deleted=True)
 
     async def more(self, request: web.Request) -> web.Response:
         """Answer a `nextRecordsUrl`."""
@@ -75,7 +77,7 @@ class Queries:
         rows = self._results.read(cursor["id"], first, page)
         return _page(request, rows, cursor["size"], cursor["id"], first + len(rows))
 
-    def _answer(self, request: web.Request, *, include_deleted: bool) -> web.Response:
+    async def _answer(self, request: web.Request, *, include_deleted: bool) -> web.Response:
         query = parse(request.query.get("q", ""))
         plan = compile_query(query, self._context.schema, include_deleted=include_deleted)
         rows = run(self._context, plan)
@@ -85,16 +87,21 @@ class Queries:
         found = records(plan.selection, rows, version_of(request))
         if len(rows) <= page:
             return _page(request, found, len(rows), "", len(rows))
-        bodies = [orjson.dumps(record) for record in found]
-        return _page(request, bodies[:page], len(rows), self._keep(request[USER_ID], bodies, page), page)
+        cursor = await self._keep(request[USER_ID], found, len(rows), page)
+        return _page(request, self._results.read(cursor, 0, page), len(rows), cursor, page)
 
-    def _keep(self, user_id: str, bodies: Sequence[bytes], page: int) -> str:
+    async def _keep(self, user_id: str, found: Iterator[dict[str, Any]], size: int, page: int) -> str:
+        """Store every record of a result; other requests get through between two slices of it."""
         cursor = new_id("01g")
         with self._context.database.transaction():
-            self._results.append(cursor, 0, bodies)
-            made = (cursor, user_id, self._context.clock.now_ms(), len(bodies), page)
+            made = (cursor, user_id, self._context.clock.now_ms(), size, page)
             self._connection.execute("INSERT INTO query_cursor VALUES (?, ?, ?, ?, ?)", made)
             self._close_old(user_id)
+        for first in range(0, size, LARGEST_PAGE):
+            bodies = [orjson.dumps(record) for record in itertools.islice(found, LARGEST_PAGE)]
+            with self._context.database.transaction():
+                self._results.append(cursor, first, bodies)
+            await asyncio.sleep(0)
         return cursor
 
     def _close_old(self, user_id: str) -> None:
