@@ -3,6 +3,7 @@
 Source: REST API Developer Guide, "sObject Collections", "allOrNone Parameters in Composite and Collections Requests".
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,14 +76,19 @@ class Collections:
     def _upsert(self, call: Call, name: str, field_name: str) -> Reply:
         field = key_field(self._schema.require(name), field_name).name
 
+        records = _records(call)
+        seen = Counter(_folded(_value_of(record, field)) for record in records)
+
         def work(transaction: Transaction, record: Any) -> Item:
             values = _values(record)
             _type_of(record, expected=name)
-            value = next((given for key, given in values.items() if key.lower() == field.lower()), None)
+            value = _value_of(record, field)
+            if value is not None and seen[_folded(value)] > 1:
+                raise OrgError(400, "DUPLICATE_VALUE", f"Duplicate external id specified: {value}", [field])
             record_id, created = transaction.upsert(name, field, value, values)
             return {"id": record_id, "success": True, "errors": [], "created": created}
 
-        return self._write(call, _records(call), work)
+        return self._write(call, records, work)
 
     def _delete(self, transaction: Transaction, record_id: str) -> Item:
         schema = self._schema.by_prefix(record_id[:3])
@@ -154,6 +160,16 @@ def _values(record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise OrgError(400, "JSON_PARSER_ERROR", "Each of the records is required to be a JSON object", [])
     return {name: value for name, value in record.items() if name != "attributes"}
+
+
+def _value_of(record: Any, field: str) -> Any:
+    """Return what a record brings for a field, its name in any case of letters."""
+    members = record.items() if isinstance(record, dict) else ()
+    return next((value for name, value in members if name.lower() == field.lower()), None)
+
+
+def _folded(value: Any) -> str:
+    return str(value).strip().casefold()
 
 
 def _type_of(record: dict[str, Any], expected: str = "") -> str:

@@ -1,4 +1,4 @@
-"""HTTP for the sObject resources and for the composite resource that calls them."""
+"""HTTP for the sObject resources, for trees and for the composite resource that calls others."""
 
 from aiohttp import web
 from yarl import URL
@@ -8,17 +8,24 @@ from connector.devorg.collections import Collections
 from connector.devorg.composite import Composite
 from connector.devorg.context import Context
 from connector.devorg.rows import Rows
+from connector.devorg.tree import Tree
 
 _RECORD = r"{id:(?!(?:updated|deleted)$)[^/]+}"  # those two are resources of their own
 
 
 def routes(context: Context) -> list[web.RouteDef]:
-    """Describes, single records, records by external id, and `/composite`."""
+    """Describes, single records, records by external id, trees, and `/composite`."""
     rows = Rows(context.org, context.schema)
     composite = Composite(rows, Collections(context.org, context.schema))
 
     async def handle_row(request: web.Request) -> web.Response:
         return response_of(rows.answer(await call_of(request, context)))
+
+    tree = Tree(context.schema)
+
+    async def handle_tree(request: web.Request) -> web.Response:
+        call = await call_of(request, context)
+        return response_of(tree.answer(call, request.match_info["object"]))
 
     async def handle_composite(request: web.Request) -> web.Response:
         unread = request.clone()  # a request can not be cloned once its body was read
@@ -38,6 +45,8 @@ def routes(context: Context) -> list[web.RouteDef]:
         web.route("*", keyed, handle_row),
         web.post(f"{base}/composite", handle_composite),
         web.post(f"{base}/composite/", handle_composite),
+        web.route("*", f"{base}/composite/tree/{{object}}", handle_tree),
+        web.route("*", f"{base}/composite/tree/{{object}}/", handle_tree),
     ]
 
 

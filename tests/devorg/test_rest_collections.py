@@ -92,6 +92,15 @@ async def test_upsert(api: aiohttp.ClientSession, org: DevOrg) -> None:
     assert again == [{"id": items[0]["id"], "success": True, "errors": [], "created": False}]
 
 
+async def test_upsert_of_one_key_twice(api: aiohttp.ClientSession, org: DevOrg) -> None:
+    """Neither of two records with one external id in a call is written."""
+    org.ctx.schema.add_field("Contact", KEY)
+    records = [contact(LastName=name, BlackRoad_Key__c=key) for name, key in (("A", "k"), ("B", "K"), ("C", "l"))]
+    _, items = await call(api, "PATCH", f"{URL}/Contact/BlackRoad_Key__c", {"records": records})
+    assert [item["success"] for item in items] == [False, False, True]
+    assert items[0]["errors"][0]["statusCode"] == "DUPLICATE_VALUE"
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -238,3 +247,53 @@ async def test_malformed_composites(api: aiohttp.ClientSession, parts: list[Any]
     """No parts, one name twice, more than 25 parts, more than 5 queries, a part without its members."""
     status, _ = await call(api, "POST", f"{BASE}/composite", {"compositeRequest": parts})
     assert status == 400
+
+
+# The tree resource.
+
+TREE = f"{BASE}/composite/tree/Account"
+
+
+def branch(kind: str, reference_id: str, **values: Any) -> dict[str, Any]:
+    return {"attributes": {"type": kind, "referenceId": reference_id}, **values}
+
+
+async def test_tree(api: aiohttp.ClientSession, org: DevOrg) -> None:
+    """Children are made with their parents and point at them."""
+    people = {"records": [branch("Contact", "r2", LastName="A"), branch("Contact", "r3", LastName="B")]}
+    status, body = await call(api, "POST", TREE, {"records": [branch("Account", "r1", Name="Acme", Contacts=people)]})
+    assert (status, body["hasErrors"]) == (201, False)
+    ids = {result["referenceId"]: result["id"] for result in body["results"]}
+    assert (org.ctx.org.get("Contact", ids["r3"]) or {})["AccountId"] == ids["r1"]
+
+
+async def test_a_tree_is_made_whole_or_not_at_all(api: aiohttp.ClientSession, org: DevOrg) -> None:
+    """What is wrong is told by reference id; nothing is written."""
+    people = {"records": [branch("Contact", "r2", LastName="A", Email="123")]}
+    status, body = await call(api, "POST", TREE, {"records": [branch("Account", "r1", Name="Acme", Contacts=people)]})
+    error = {
+        "statusCode": "INVALID_EMAIL_ADDRESS",
+        "message": "Email: invalid email address: 123",
+        "fields": ["Email"],
+    }
+    assert (status, body) == (400, {"hasErrors": True, "results": [{"referenceId": "r2", "errors": [error]}]})
+    assert org.ctx.org.ledger.entries() == []
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        "nonsense",
+        [{"Name": "A"}],
+        [branch("Contact", "r1")],
+        [branch("Account", "", Name="A")],
+        [branch("Account", "r1", Name="A")] * 2,
+        [branch("Account", f"r{number}", Name="A") for number in range(201)],
+        [branch("Account", "r1", Name="A", Nonsense={"records": []})],
+    ],
+)
+async def test_malformed_trees(api: aiohttp.ClientSession, records: Any) -> None:
+    """No records, no type, no or one reference id twice, too many, an unknown relationship."""
+    status, errors = await call(api, "POST", TREE, {"records": records})
+    assert (status, "errorCode" in errors[0]) == (400, True)
