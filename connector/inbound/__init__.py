@@ -1,0 +1,1 @@
+"""The way from the org to the replica."""

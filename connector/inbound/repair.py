@@ -1,0 +1,389 @@
+"""Reads again what is in doubt: single records by id, and whole objects that an event said may differ anywhere.
+
+A record that is gone is deleted here too, but never many at once without a word of the org's own (a DELETE event): a
+user who lost the right to see an object sees all its records gone.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import structlog
+
+from connector.errors import LinkDown, OrgRefused, PoisonError, TransientError
+from connector.inbound.apply import Applied, apply_reads
+from connector.inbound.catalog import SpecChanged
+from connector.inbound.fence import ReadFence
+from connector.inbound.holes import close_holes
+from connector.inbound.poll import reconcile_cursor
+from connector.inbound.progress import PollMark
+from connector.inbound.rounds import Backoff, RoundKind, Stopwatch, Tools, is_stale, last_id, readable
+from connector.model.change import Origin
+from connector.model.ids import RecordId
+from connector.model.objects import ObjectSpec
+from connector.model.record import ReadRecord
+from connector.model.times import to_iso, to_ms
+from connector.ports import DirtyRecord, Hole, Purpose, Unit
+
+log = structlog.get_logger()
+
+MAX_IDS = 2000  # of one retrieve
+PAGE_ROWS = 2000
+# Doubts of one moment are settled together, and a record that is edited all the time is not read all the time.
+GATHER_S = 0.2
+AGAIN_S = 2.0
+LOOK_S = 60.0  # for whole objects that are due
+REFUSED_RETRY_S = 300.0
+# An object whose deletions are held is not compared again before: it costs calls, and a person is needed anyway.
+HELD_RETRY_S = 6 * 3600.0
+# A reconciliation that ends with records still in doubt reads those this often before it leaves them for later.
+MAX_SETTLE_ROUNDS = 10
+
+# Reasons that speak for a deletion by themselves.
+_MISSED = "missed"  # by a comparison, which has seen to it that they are not too many
+_TOLD_DELETED = frozenset({"delete_of_read_record", "gap_delete", _MISSED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairRules:
+    """What of the settings concerns repairs.
+
+    Attributes:
+        verify_interval_ms: Every object is compared as a whole this often.
+        deletion_share: Records missed in the org are taken as deleted only if they are at most this share of the object
+            at once...
+        deletion_floor: ...or no more than this many.
+    """
+
+    verify_interval_ms: int
+    deletion_share: float = 0.1
+    deletion_floor: int = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """The outcome of comparing one object with the org.
+
+    Attributes:
+        compared: Records read.
+        drift: Records that differed, missed ones included.
+        repaired: Of these, how many were put right.
+        held: Missed records that were not deleted because they are too many at once.
+    """
+
+    object: str
+    compared: int
+    drift: int
+    repaired: int
+    held: int
+
+
+class Repairer:
+    """One job, and `reconcile` for those who ask."""
+
+    def __init__(self, tools: Tools, rules: RepairRules) -> None:
+        self._tools = tools
+        self._rules = rules
+        self._wake = asyncio.Event()
+        self._held: dict[str, int] = {}  # object -> deletions that wait for a person's word
+        self._held_until: dict[str, float] = {}  # loop time
+        self._resting: dict[str, float] = {}  # object -> not to be asked for before (loop time)
+        self._reconciling = asyncio.Lock()
+        self.verified_ms: dict[str, int] = {}
+
+    def wake(self) -> None:
+        """Records are in doubt, or an object is."""
+        self._wake.set()
+
+    @property
+    def held(self) -> Mapping[str, int]:
+        """Deletions that were not taken over, by object."""
+        return {name: count for name, count in self._held.items() if count}
+
+    async def run(self) -> None:
+        """Settle doubts as they come up; does not end.
+
+        Raises:
+            LoginRefused, StoreFull, StoreUnusable
+        """
+        backoff = Backoff(self._tools.rng, self._tools.backoff_max_s)
+        while True:
+            self._wake.clear()
+            wait_s = await self._pass(backoff)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S if wait_s is None else wait_s):
+                    await self._wake.wait()
+                    # What else comes up in this moment goes into the same call.
+                    await asyncio.sleep(GATHER_S)
+
+    async def settle(self, name: str, *, allow_deletions: bool = False) -> int:
+        """Read the object's doubtful records again, one call's worth; returns how many are left in doubt.
+
+        Raises:
+            TransientError, LoginRefused, OrgRefused: As the org's client.
+        """
+        spec = self._tools.catalog.specs[name]
+        doubts = await self._tools.replica.run(partial(_doubts, name=name))
+        if not doubts:
+            return 0
+        watch = Stopwatch(self._tools, Purpose.REPAIR)
+        ids = [d.id for d in doubts]
+        with self._tools.applying.fences.open(name) as fence:
+            rows = await self._tools.org.retrieve(name, ids, spec.read_fields(), Purpose.REPAIR)
+            if len(rows) != len(ids):
+                raise LinkDown("the answer has another number of records than were asked for")
+            reads = await readable(self._tools, spec, [row for row in rows if row is not None])
+            absent = [i for i, row in zip(ids, rows, strict=True) if row is None]
+            answer = _Answer(spec, doubts, reads, absent, fence, allow_deletions)
+            applied, held = await self._tools.replica.run(partial(self._settle, answer=answer))
+        self._held[name] = self._held.get(name, 0) + held
+        self._tools.on_applied(applied)
+        changes = sum(applied.changes.values())
+        log.info("repair.records_read", object=name, records=len(ids), changes=changes, held=held)
+        await watch.report("repair", (name,), changes)
+        return len(await self._tools.replica.run(partial(_doubts, name=name)))
+
+    async def reconcile(self, name: str, *, kind: RoundKind = "reconcile", allow_deletions: bool = False) -> Reconciled:
+        """Compare an object with the org as a whole, put right what differs, close its holes.
+
+        One API call per 2,000 records, and one per 2,000 records that are missed.
+
+        Raises:
+            TransientError, LoginRefused, OrgRefused: As the org's client.
+        """
+        async with self._reconciling:
+            await self._tools.catalog.refresh(name)
+            spec = self._tools.catalog.specs[name]
+            watch = Stopwatch(self._tools, Purpose.VERIFY)
+            asked = await self._tools.replica.run(lambda unit: _Asked.of(unit, name))
+            found = await self._compare(spec)
+            self._held[name] = await self._tools.replica.run(
+                partial(self._mark_missed, spec=spec, missed=found.missed, allow=allow_deletions)
+            )
+            left = await self._settle_all(name, allow_deletions=allow_deletions)
+            held = self._held[name]
+            drift = found.changes + len(found.missed)
+            if held:
+                self._held_until[name] = asyncio.get_running_loop().time() + HELD_RETRY_S
+            elif not left:
+                proved = partial(self._proved, asked=asked, to_ms=found.server_ms, corrected=drift)
+                await self._tools.replica.run(proved)
+                self.verified_ms[name] = found.server_ms
+            repaired = drift - held
+            log.info("repair.object_reconciled", object=name, records=found.compared, drift=drift, repaired=repaired)
+            await watch.report(kind, (name,), repaired)
+            return Reconciled(object=name, compared=found.compared, drift=drift, repaired=repaired, held=held)
+
+    async def _settle_all(self, name: str, *, allow_deletions: bool) -> int:
+        left = 0
+        for _ in range(MAX_SETTLE_ROUNDS):
+            left = await self.settle(name, allow_deletions=allow_deletions)
+            if not left:
+                break
+            await asyncio.sleep(GATHER_S)
+        return left
+
+    async def _pass(self, backoff: Backoff) -> float | None:
+        """Everything that is due; returns how long to wait, None: until something comes up."""
+        waits: list[float] = []
+        now_s = asyncio.get_running_loop().time()
+        for name in [n for n in self._tools.catalog.specs if self._tools.catalog.usable(n)]:
+            if self._resting.get(name, 0.0) > now_s:
+                waits.append(self._resting[name] - now_s)
+                continue
+            watch = Stopwatch(self._tools, Purpose.REPAIR)
+            try:
+                waits += await self._object(name)
+            except SpecChanged:
+                waits.append(0.0)
+            except (TransientError, PoisonError) as error:
+                log.warning("repair.failed", object=name, error=str(error))
+                await watch.report("repair", (name,), error=error)
+                if isinstance(error, OrgRefused) and is_stale(error):
+                    await self._refreshed(name)
+                asked_s = error.retry_after_s if isinstance(error, TransientError) else REFUSED_RETRY_S
+                wait_s = backoff.next_s(asked_s)
+                self._resting[name] = now_s + wait_s
+                waits.append(wait_s)
+            else:
+                backoff.reset()
+        return min(waits) if waits else None
+
+    async def _object(self, name: str) -> list[float]:
+        due, loaded = await self._tools.replica.run(partial(self._is_due, name=name))
+        if not loaded:
+            return []
+        if due and self._held_until.get(name, 0.0) <= asyncio.get_running_loop().time():
+            await self.reconcile(name)
+        return [AGAIN_S] if await self.settle(name) > 0 else []
+
+    async def _refreshed(self, name: str) -> None:
+        with contextlib.suppress(TransientError):
+            await self._tools.catalog.refresh(name)
+
+    def _is_due(self, unit: Unit, name: str) -> tuple[bool, bool]:
+        mark = PollMark.stored(unit, name)
+        if mark is None:
+            return False, False
+        verified = unit.cursor(_verified_cursor(name))
+        # A load that is complete proves as much as a comparison.
+        verified_ms = to_ms(verified) if verified else None
+        if verified_ms is None:
+            verified_ms = mark.polled_ms
+            unit.set_cursor(_verified_cursor(name), to_iso(verified_ms), self._tools.now_ms())
+        self.verified_ms.setdefault(name, verified_ms)
+        asked = unit.cursor(reconcile_cursor(name)) is not None
+        # Both by the org's clock.
+        return asked or mark.polled_ms - verified_ms >= self._rules.verify_interval_ms, True
+
+    async def _compare(self, spec: ObjectSpec) -> "_Found":
+        """Read all of an object in order of Id, and collect the records that the org does not have."""
+        columns = ", ".join(spec.read_fields())
+        after: RecordId | None = None
+        found = _Found()
+        while True:
+            where = f" WHERE Id > '{after}'" if after else ""
+            soql = f"SELECT {columns} FROM {spec.name}{where} ORDER BY Id LIMIT {PAGE_ROWS}"  # noqa: S608  # API names and an id, all checked
+            with self._tools.applying.fences.open(spec.name) as fence:
+                page = await self._tools.org.query(soql, Purpose.VERIFY)
+                last = page.next_url is None and len(page.records) < PAGE_ROWS
+                reads = await readable(self._tools, spec, page.records)
+                upto = last_id(page.records) if page.records and not last else None
+                span = _Span(spec, after, upto, _ids(page.records), reads, fence)
+                applied, missed = await self._tools.replica.run(partial(self._compare_span, span=span))
+            self._tools.applied(applied)
+            found.server_ms = found.server_ms or page.server_ms
+            found.compared += len(page.records)
+            found.changes += sum(applied.changes.values())
+            found.missed += missed
+            if upto is None:
+                return found
+            after = upto
+
+    def _compare_span(self, unit: Unit, span: "_Span") -> tuple[Applied, list[RecordId]]:
+        tools = self._tools
+        tools.catalog.expect(span.spec)
+        applied = apply_reads(
+            tools.applying, unit, span.spec, span.reads, fence=span.fence, origin=Origin.REPAIR, settling=True
+        )
+        missed: list[RecordId] = []
+        after = span.after
+        while True:
+            stored = unit.live_ids(span.spec, after, span.upto, PAGE_ROWS)
+            missed += [i for i in stored if i not in span.present and not span.fence.raced(i)]
+            if len(stored) < PAGE_ROWS:
+                return applied, missed
+            after = stored[-1]
+
+    def _mark_missed(self, unit: Unit, spec: ObjectSpec, missed: Sequence[RecordId], *, allow: bool) -> int:
+        """Have missed records read once more by id, or hold them: returns how many are held."""
+        if not allow and len(missed) > self._allowed(unit, spec):
+            log.error("repair.deletions_held", object=spec.name, records=len(missed))
+            return len(missed)
+        now_ms = self._tools.now_ms()
+        unit.mark_dirty(DirtyRecord(spec.name, i, _MISSED, now_ms, None) for i in missed)
+        return 0
+
+    def _allowed(self, unit: Unit, spec: ObjectSpec) -> int:
+        return max(self._rules.deletion_floor, int(unit.count(spec) * self._rules.deletion_share))
+
+    def _settle(self, unit: Unit, answer: "_Answer") -> tuple[Applied, int]:
+        tools, spec = self._tools, answer.spec
+        tools.catalog.expect(spec)
+        held = self._too_many(unit, answer)
+        # Held ones are not asked for over and over: the next comparison finds them again.
+        unit.clear_dirty(answer.doubts)
+        applied = apply_reads(
+            tools.applying,
+            unit,
+            spec,
+            answer.reads,
+            fence=answer.fence,
+            origin=Origin.REPAIR,
+            settling=True,
+            absent=[i for i in answer.absent if i not in held],
+        )
+        waiting = [d.quarantine_id for d in answer.doubts if d.quarantine_id is not None]
+        unit.settle_quarantine(waiting, tools.now_ms())
+        return applied, len(held)
+
+    def _too_many(self, unit: Unit, answer: "_Answer") -> frozenset[RecordId]:
+        """Missed records that must not be deleted: too many of the object's at once."""
+        if answer.allow_deletions or not answer.absent:
+            return frozenset()
+        told = {d.id for d in answer.doubts if d.reason in _TOLD_DELETED}
+        rows = unit.records(answer.spec, answer.absent)
+        missed = [i for i, row in rows.items() if row.deleted_ms is None and i not in told]
+        if len(missed) <= self._allowed(unit, answer.spec):
+            return frozenset()
+        log.error("repair.deletions_held", object=answer.spec.name, records=len(missed))
+        return frozenset(missed)
+
+    def _proved(self, unit: Unit, asked: "_Asked", to_ms: int, corrected: int) -> None:
+        now_ms = self._tools.now_ms()
+        if unit.cursor(reconcile_cursor(asked.name)) == asked.mark:
+            unit.set_cursor(reconcile_cursor(asked.name), None, now_ms)
+            close_holes(unit, asked.holes, to_ms, corrected, now_ms, self._tools.hole_messages)
+        unit.set_cursor(_verified_cursor(asked.name), to_iso(to_ms), now_ms)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a comparison saw: records read, changes made, ids that the org does not have, its clock at the start."""
+
+    compared: int = 0
+    changes: int = 0
+    missed: list[RecordId] = field(default_factory=list)
+    server_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Why an object is compared: what may be taken as answered afterwards."""
+
+    name: str
+    mark: str | None
+    holes: Sequence[Hole]
+
+    @classmethod
+    def of(cls, unit: Unit, name: str) -> "_Asked":
+        return cls(name, unit.cursor(reconcile_cursor(name)), unit.open_holes(name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A stretch of an object's ids: behind `after`, up to and with `upto`, and what the org has there."""
+
+    spec: ObjectSpec
+    after: RecordId | None
+    upto: RecordId | None
+    present: frozenset[str]
+    reads: Sequence[ReadRecord]
+    fence: ReadFence
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Doubtful records and what the org answered."""
+
+    spec: ObjectSpec
+    doubts: Sequence[DirtyRecord]
+    reads: Sequence[ReadRecord]
+    absent: Sequence[RecordId]
+    fence: ReadFence
+    allow_deletions: bool
+
+
+def _doubts(unit: Unit, name: str) -> Sequence[DirtyRecord]:
+    return unit.dirty(name, MAX_IDS)
+
+
+def _ids(rows: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    return frozenset(row["Id"] for row in rows if isinstance(row.get("Id"), str))
+
+
+def _verified_cursor(name: str) -> str:
+    return f"verified:{name}"

@@ -1,0 +1,281 @@
+"""First loads, and the reading again of objects whose fields changed.
+
+REST pages are keyset queries by Id, each with a fence of its own, so a load resumes at the last id as if nothing had
+happened. A Bulk result is one long read under one fence; resumed in a later run, all of it counts as overtaken.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import structlog
+
+from connector.errors import ConnectorError, OrgRefused, PoisonError, TransientError
+from connector.inbound.apply import Applied, apply_reads
+from connector.inbound.catalog import SpecChanged
+from connector.inbound.fence import ReadFence
+from connector.inbound.progress import LoadState, PollMark
+from connector.inbound.rounds import Backoff, Stopwatch, Tools, is_stale, last_id, readable
+from connector.inbound.values import csv_reader
+from connector.model.change import Origin
+from connector.model.objects import ObjectSpec
+from connector.model.record import ReadRecord
+from connector.model.times import to_iso, to_ms
+from connector.ports import Purpose, Unit
+
+log = structlog.get_logger()
+
+PAGE_ROWS = 2000
+# An org whose loads are refused is asked again this seldom.
+REFUSED_RETRY_S = 300.0
+_JOB_POLL_FIRST_S = 0.2
+_JOB_POLL_MAX_S = 10.0
+_DAY_MS = 24 * 3600 * 1000
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRules:
+    """What of the settings concerns loads.
+
+    Attributes:
+        bulk_threshold: Records, above which the Bulk API is taken.
+        publish_backfill: Publish the records of a first load as changes.
+        subscribe_wait_s: How long to wait for the stream before loading without it.
+    """
+
+    bulk_threshold: int
+    publish_backfill: bool
+    subscribe_wait_s: float = 30.0
+
+
+class Loader:
+    """One job: loads what is not loaded, one object after the other."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        rules: LoadRules,
+        *,
+        subscribed: asyncio.Event,
+        progress: Progress = lambda _name, _done, _total: None,
+        on_loaded: Callable[[str], None] = lambda _name: None,
+    ) -> None:
+        """`progress` gets rows done and in total per object; `on_loaded` is told when an object is complete."""
+        self._tools = tools
+        self._rules = rules
+        self._subscribed = subscribed
+        self._progress = progress
+        self._on_loaded = on_loaded
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._own_jobs: set[str] = set()
+
+    def wake(self, _name: str = "") -> None:
+        """There may be something to load."""
+        self._idle.clear()
+        self._wake.set()
+
+    async def finished(self) -> None:
+        """Return once every object is loaded."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Load, then wait for more; does not end.
+
+        Raises:
+            LoginRefused, StoreFull, StoreUnusable
+        """
+        backoff = Backoff(self._tools.rng, self._tools.backoff_max_s)
+        while True:
+            self._wake.clear()
+            wait_s = await self._load_all(backoff)
+            if wait_s is None:
+                backoff.reset()
+                if not self._wake.is_set():
+                    self._idle.set()
+                await self._wake.wait()
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+
+    async def load(self, name: str) -> None:
+        """Load one object to its end, from where an earlier load stopped.
+
+        Raises:
+            TransientError: Try again later; what is loaded stays.
+            OrgRefused: The org refuses to be asked for it.
+        """
+        state = await self._tools.replica.run(partial(LoadState.stored, name=name)) or LoadState()
+        if state.state == "done":
+            return
+        spec = self._tools.catalog.specs[name]
+        watch = Stopwatch(self._tools, Purpose.LOAD)
+        if state.via is None:
+            state = await self._begin(spec, state)
+        self._progress(name, state.done, state.total)
+        state = await (self._by_bulk(spec, state) if state.via == "bulk" else self._by_rest(spec, state))
+        await self._tools.replica.run(lambda unit: self._finish(unit, spec, state))
+        log.info("load.finished", object=name, records=state.done, kind=state.kind, via=state.via)
+        self._progress(name, state.done, state.done)
+        self._on_loaded(name)
+        await watch.report("load" if state.kind == "first" else "reread", (name,), state.done)
+
+    async def _load_all(self, backoff: Backoff) -> float | None:
+        """One pass over the objects; returns how long to wait before the next, None if nothing is left."""
+        waits: list[float] = []
+        catalog = self._tools.catalog
+        for name in [n for n in catalog.specs if catalog.usable(n)]:
+            state = await self._tools.replica.run(partial(LoadState.stored, name=name))
+            if state is not None and state.state == "done":
+                continue
+            await self._await_stream()
+            watch = Stopwatch(self._tools, Purpose.LOAD)
+            try:
+                await self.load(name)
+            except SpecChanged:
+                waits.append(0.0)
+            except (TransientError, PoisonError) as error:
+                waits.append(await self._failed(name, error, backoff, watch))
+        return min(waits) if waits else None
+
+    async def _failed(self, name: str, error: ConnectorError, backoff: Backoff, watch: Stopwatch) -> float:
+        log.warning("load.failed", object=name, error=str(error))
+        await watch.report("load", (name,), error=error)
+        if isinstance(error, OrgRefused) and is_stale(error) and await self._tools.catalog.refresh(name):
+            return 0.0
+        return backoff.next_s(error.retry_after_s) if isinstance(error, TransientError) else REFUSED_RETRY_S
+
+    async def _await_stream(self) -> None:
+        """Events from before the load's end must not fall between: the stream comes first, if it comes."""
+        try:
+            async with asyncio.timeout(self._rules.subscribe_wait_s):
+                await self._subscribed.wait()
+        except TimeoutError:
+            log.warning("load.started_without_stream", waited_s=self._rules.subscribe_wait_s)
+
+    async def _begin(self, spec: ObjectSpec, state: LoadState) -> LoadState:
+        page = await self._tools.org.query(f"SELECT COUNT() FROM {spec.name}", Purpose.LOAD)  # noqa: S608  # an API name that was checked
+        via: Literal["bulk", "rest"] = "bulk" if page.total_count > self._rules.bulk_threshold else "rest"
+        begun = replace(state, via=via, total=page.total_count, started=to_iso(page.server_ms))
+        await self._store(spec, begun)
+        log.info("load.started", object=spec.name, records=page.total_count, via=via, kind=state.kind)
+        return begun
+
+    async def _by_rest(self, spec: ObjectSpec, state: LoadState) -> LoadState:
+        columns = ", ".join(spec.read_fields())
+        while True:
+            where = f" WHERE Id > '{state.after}'" if state.after else ""
+            soql = f"SELECT {columns} FROM {spec.name}{where} ORDER BY Id LIMIT {PAGE_ROWS}"  # noqa: S608  # API names and an id, all checked
+            with self._tools.applying.fences.open(spec.name) as fence:
+                page = await self._tools.org.query(soql, Purpose.LOAD)
+                if not page.records:
+                    return state
+                reads = await readable(self._tools, spec, page.records)
+                state = replace(state, after=last_id(page.records), done=state.done + len(page.records))
+                state = await self._page(spec, reads, fence, state)
+            if page.next_url is None and len(page.records) < PAGE_ROWS:
+                return state
+
+    async def _by_bulk(self, spec: ObjectSpec, state: LoadState) -> LoadState:
+        known = state.job is None or state.job in self._own_jobs
+        with self._tools.applying.fences.open(spec.name, complete=known) as fence:
+            try:
+                state = await self._job(spec, state)
+                return await self._bulk_pages(spec, state, fence)
+            except OrgRefused as error:
+                if state.job is None or is_stale(error):
+                    raise
+                # The org has dropped or failed the job: the rows are there for the asking in the other way.
+                log.warning("load.job_given_up", object=spec.name, job=state.job, error=str(error))
+                state = replace(state, via="rest", job=None, locator=None, after=None, done=0)
+                await self._store(spec, state)
+        return await self._by_rest(spec, state)
+
+    async def _job(self, spec: ObjectSpec, state: LoadState) -> LoadState:
+        """A complete job."""
+        org = self._tools.org
+        if state.job is None:
+            soql = f"SELECT {', '.join(spec.read_fields())} FROM {spec.name}"  # noqa: S608  # API names, checked
+            job = await org.start_bulk_query(soql, Purpose.LOAD)
+            self._own_jobs.add(job.id)
+            state = replace(state, job=job.id)
+            await self._store(spec, state)
+        wait_s = _JOB_POLL_FIRST_S
+        while True:
+            job = await org.bulk_job(state.job or "", Purpose.LOAD)
+            if job.state == "JobComplete":
+                return state
+            if job.state in ("Failed", "Aborted"):
+                raise OrgRefused(200, ({"code": "JOB_FAILED", "message": job.error or job.state, "fields": []},))
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, _JOB_POLL_MAX_S)
+
+    async def _bulk_pages(self, spec: ObjectSpec, state: LoadState, fence: ReadFence) -> LoadState:
+        job = state.job or ""
+        while True:
+            page = await self._tools.org.bulk_page(job, state.locator, Purpose.LOAD)
+            read = csv_reader(spec, page.columns) if page.rows else None
+            chunks = range(0, len(page.rows), PAGE_ROWS)
+            for start in chunks:
+                rows = page.rows[start : start + PAGE_ROWS]
+                reads = await readable(self._tools, spec, rows, read)
+                state = replace(state, done=state.done + len(rows))
+                if start == chunks[-1]:
+                    state = replace(state, locator=page.locator)
+                state = await self._page(spec, reads, fence, state)
+            if page.locator is None:
+                break
+            state = replace(state, locator=page.locator)
+        try:
+            await self._tools.org.delete_bulk_job(job, Purpose.LOAD)
+        except (TransientError, OrgRefused) as error:
+            log.info("load.job_left", object=spec.name, job=job, error=str(error))
+        self._own_jobs.discard(job)
+        return state
+
+    async def _page(
+        self, spec: ObjectSpec, reads: Sequence[ReadRecord], fence: ReadFence, state: LoadState
+    ) -> LoadState:
+        state = state.seen(max((r.modstamp_ms for r in reads), default=None))
+        first = state.kind == "first"
+
+        def work(unit: Unit) -> Applied:
+            self._tools.catalog.expect(spec)
+            state.store(unit, spec.name, self._tools.now_ms())
+            return apply_reads(
+                self._tools.applying,
+                unit,
+                spec,
+                reads,
+                fence=fence,
+                origin=Origin.BACKFILL if first else Origin.REPAIR,
+                silent=not self._rules.publish_backfill if first else frozenset(state.fields),
+            )
+
+        self._tools.applied(await self._tools.replica.run(work))
+        self._progress(spec.name, state.done, max(state.total, state.done))
+        return state
+
+    async def _store(self, spec: ObjectSpec, state: LoadState) -> None:
+        def work(unit: Unit) -> None:
+            self._tools.catalog.expect(spec)
+            state.store(unit, spec.name, self._tools.now_ms())
+
+        await self._tools.replica.run(work)
+
+    def _finish(self, unit: Unit, spec: ObjectSpec, state: LoadState) -> None:
+        self._tools.catalog.expect(spec)
+        now_ms = self._tools.now_ms()
+        replace(state, state="done", job=None, locator=None).store(unit, spec.name, now_ms)
+        if state.kind == "reread" and PollMark.stored(unit, spec.name) is not None:
+            return
+        started_ms = to_ms(state.started or to_iso(now_ms))
+        # The org's clock as far as its own stamps bear it out; an empty object may be polled from long ago.
+        high_ms = min(started_ms, to_ms(state.newest)) if state.newest else started_ms - _DAY_MS
+        PollMark(high_ms=high_ms, polled_ms=started_ms).store(unit, spec.name, now_ms)
