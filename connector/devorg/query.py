@@ -87,22 +87,30 @@ class Queries:
         found = records(plan.selection, rows, version_of(request))
         if len(rows) <= page:
             return _page(request, found, len(rows), "", len(rows))
-        cursor = await self._keep(request[USER_ID], found, len(rows), page)
-        return _page(request, self._results.read(cursor, 0, page), len(rows), cursor, page)
+        bodies = (orjson.dumps(record) for record in found)
+        first = list(itertools.islice(bodies, page))
+        cursor = self._open(request[USER_ID], first, len(rows), page)
+        await self._keep(cursor, bodies, page, len(rows))
+        return _page(request, first, len(rows), cursor, page)
 
-    async def _keep(self, user_id: str, found: Iterator[dict[str, Any]], size: int, page: int) -> str:
-        """Store every record of a result; other requests get through between two slices of it."""
+    def _open(self, user_id: str, first: Sequence[bytes], size: int, page: int) -> str:
         cursor = new_id("01g")
         with self._context.database.transaction():
             made = (cursor, user_id, self._context.clock.now_ms(), size, page)
             self._connection.execute("INSERT INTO query_cursor VALUES (?, ?, ?, ?, ?)", made)
+            self._results.append(cursor, 0, first)
             self._close_old(user_id)
-        for first in range(0, size, LARGEST_PAGE):
-            bodies = [orjson.dumps(record) for record in itertools.islice(found, LARGEST_PAGE)]
-            with self._context.database.transaction():
-                self._results.append(cursor, first, bodies)
-            await asyncio.sleep(0)
         return cursor
+
+    async def _keep(self, cursor: str, bodies: Iterator[bytes], first: int, size: int) -> None:
+        """Store the rest of a result unless its cursor is closed; others get through between two slices of it."""
+        for number in range(first, size, LARGEST_PAGE):
+            await asyncio.sleep(0)
+            part = list(itertools.islice(bodies, LARGEST_PAGE))
+            with self._context.database.transaction():
+                if self._connection.execute("SELECT 1 FROM query_cursor WHERE id = ?", (cursor,)).fetchone() is None:
+                    return
+                self._results.append(cursor, number, part)
 
     def _close_old(self, user_id: str) -> None:
         """Close every cursor whose time is up, and this user's oldest if they are too many."""

@@ -1,5 +1,6 @@
 """`query` and `queryAll` over HTTP, with simple-salesforce and with plain HTTP."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,16 @@ async def test_cursors_are_few(org: DevOrg, api: aiohttp.ClientSession) -> None:
         assert answer.status == 200
     kept = org.ctx.database.connection.execute("SELECT COUNT(DISTINCT result), COUNT(*) FROM result_row").fetchone()
     assert tuple(kept) == (query.MOST_CURSORS, query.MOST_CURSORS * 201)
+
+
+async def test_many_long_queries_at_once(org: DevOrg, api: aiohttp.ClientSession) -> None:
+    """Queries that close each other's cursors while they run still answer their first page, and leave no rows."""
+    people(org, 2_300)
+    soql = "SELECT Id FROM Contact"
+    pages = await asyncio.gather(*(ask(api, soql, batch=200) for _ in range(2 * query.MOST_CURSORS)))
+    assert all(len(found["records"]) == 200 for found in pages)
+    kept = org.ctx.database.connection.execute("SELECT COUNT(DISTINCT result), COUNT(*) FROM result_row").fetchone()
+    assert tuple(kept) == (query.MOST_CURSORS, query.MOST_CURSORS * 2_300)
 
 
 async def test_cursors_survive_a_restart(tmp_path: Path) -> None:
