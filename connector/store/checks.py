@@ -12,16 +12,24 @@ from connector.store.migrate import APPLICATION_ID, SCHEMA_VERSION, user_version
 BUSY_TIMEOUT_MS = 5000
 
 
-def check_folder(path: Path) -> None:
+def make_folder(path: Path) -> None:
     """Make the file's folder where it is missing.
 
     Raises:
-        StoreUnusable: It cannot be made, or neither it nor the file can be written.
+        StoreUnusable: It cannot be made.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreUnusable(f"{path.parent} cannot be made ({error.strerror}): set storage.path elsewhere") from error
+
+
+def check_place(path: Path) -> None:
+    """Look at the file and its folder without opening anything.
+
+    Raises:
+        StoreUnusable: It is not a file, or one of the two cannot be written.
+    """
     if path.exists() and not path.is_file():
         raise StoreUnusable(f"{path} is not a file: set storage.path to one")
     for place in (path.parent, path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from connector.errors import StoreUnusable
 from connector.ports import Unit
 from connector.store.session import Session
 
@@ -54,7 +55,11 @@ class Database:
         return await self._do(self._session.data_version)
 
     async def _do(self, job: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+        try:
+            turn = asyncio.get_running_loop().run_in_executor(self._thread, job)
+        except RuntimeError as error:
+            raise StoreUnusable("the database is closed") from error
+        return await turn
 
     def _end(self) -> asyncio.Future[None]:
         closed = asyncio.get_running_loop().run_in_executor(self._thread, self._session.close)

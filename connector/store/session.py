@@ -10,7 +10,7 @@ import structlog
 
 from connector.errors import StoreUnusable
 from connector.ports import Unit
-from connector.store.checks import BUSY_TIMEOUT_MS, check_file, check_folder
+from connector.store.checks import BUSY_TIMEOUT_MS, check_file, check_place, make_folder
 from connector.store.failures import translated
 from connector.store.locking import FileLock
 from connector.store.migrate import SCHEMA_VERSION, migrate
@@ -61,7 +61,9 @@ class Session:
             StoreBusy: Somebody keeps the write lock.
             StoreFull: There is no room for the schema.
         """
-        check_folder(self._path)
+        if not self._guest:
+            make_folder(self._path)
+        check_place(self._path)
         if not self._guest:
             self._lock.acquire()
         try:

@@ -18,7 +18,7 @@ async def test_it_is_the_replica_of_the_ports(tmp_path: Path) -> None:
         replica: Replica = database
         assert await replica.run(lambda unit: unit.append([change()])) == 1
         assert await replica.run(lambda _: threading.current_thread().name) != threading.current_thread().name
-    with pytest.raises(RuntimeError, match="after shutdown"):
+    with pytest.raises(StoreUnusable, match="closed"):
         await database.run(lambda unit: unit.last_version())
 
 

@@ -175,10 +175,11 @@ def test_readers_and_guests_do_not_take_the_lock(tmp_path: Path) -> None:
 
 def test_readers_and_guests_make_nothing(tmp_path: Path) -> None:
     """Without a replica they say what to run."""
-    for opened in (ReadOnlyReplica(tmp_path / "no.db"), Session(tmp_path / "no.db", guest=True)):
+    missing = tmp_path / "data" / "no.db"
+    for opened in (ReadOnlyReplica(missing), Session(missing, guest=True)):
         with pytest.raises(StoreUnusable, match="salesforce-sync sync"):
             opened.open()
-    assert not (tmp_path / "no.db").exists()
+    assert not missing.parent.exists()
 
 
 def test_a_closed_session_says_so(tmp_path: Path) -> None:
