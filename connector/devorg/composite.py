@@ -240,15 +240,18 @@ def _plain(body: Any) -> Any:
 
 
 def _at_once(answer: Coroutine[Any, Any, web.StreamResponse]) -> Reply:
-    """Run a handler that waits for nothing to its end, so that no other request comes between.
+    """Run a handler to its end, so that no other request comes between; where it would let one pass, it goes on.
 
     Raises:
-        RuntimeError: It does wait for something.
+        RuntimeError: It waits for something.
     """
-    try:
-        answer.send(None)
-    except StopIteration as done:
-        response = done.value
+    waits_for = None
+    while waits_for is None:
+        try:
+            waits_for = answer.send(None)
+        except StopIteration as done:
+            response: web.StreamResponse = done.value
+            break
     else:
         answer.close()
         raise RuntimeError("a resource of a composite request waits for something")

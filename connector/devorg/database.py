@@ -64,7 +64,14 @@ class OrgDatabase:
 
     @contextmanager
     def transaction(self) -> Generator[None]:
-        """Commit what is written inside, or nothing if an error leaves the block."""
+        """Commit what is written inside, or nothing if an error leaves the block.
+
+        Inside a transaction that is open already it is a part of that one.
+        """
+        if self.connection.in_transaction:
+            with self.savepoint():
+                yield
+            return
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield

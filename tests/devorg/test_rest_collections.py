@@ -225,6 +225,22 @@ async def test_check_and_write_in_one_request(api: aiohttp.ClientSession, org: D
     assert [item["httpStatusCode"] for item in items] == [412, 400]
 
 
+async def test_a_long_query_inside_a_whole_composite(api: aiohttp.ClientSession) -> None:
+    """More than a page of rows is kept for later pages, though the transaction around it is open."""
+    for _ in range(23):
+        await made(api, 200)
+    items = await composite(
+        api,
+        part("POST", "sobjects/Contact", "one", {"LastName": "Berg"}),
+        part("GET", "query?q=SELECT Id FROM Contact", "all"),
+        whole=True,
+    )
+    found = items[1]["body"]
+    assert (found["totalSize"], len(found["records"])) == (4601, 2000)
+    async with api.get(found["nextRecordsUrl"]) as answer:
+        assert len((await answer.json())["records"]) == 2000
+
+
 async def test_collections_inside_a_composite(api: aiohttp.ClientSession) -> None:
     """A collection is a part like any other."""
     items = await composite(
