@@ -238,10 +238,13 @@ async def probe(settings: MqttSettings, secrets: Secrets, client_id: str) -> Non
         ConfigError: `mqtt.ca_file` cannot be read.
     """
     tls = await asyncio.to_thread(tls_context, settings)
-    with ThreadPoolExecutor(1, thread_name_prefix="mesh-dial") as dialer:
+    dialer = ThreadPoolExecutor(1, thread_name_prefix="mesh-dial")
+    try:
         link = Link(link_settings(settings, secrets, client_id, tls), lambda _delivery, _qos: True)
         await link.open(dialer)
         await link.close()
+    finally:
+        dialer.shutdown(wait=False, cancel_futures=True)
 
 
 def link_settings(settings: MqttSettings, secrets: Secrets, client_id: str, tls: ssl.SSLContext | None) -> LinkSettings:

@@ -56,7 +56,7 @@ def connection_for(
         node="test",
         version="0.1.0",
         now_ms=lambda: time.time_ns() // 1_000_000,
-        rng=random.Random(1),  # noqa: S311 - jitter
+        rng=random.Random(1),
         backoff_max_s=0.5,
     )
 

@@ -1,0 +1,367 @@
+"""The relay against a scripted broker: order, retries, parking, signals, retained topics."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from connector.errors import FatalError, LinkDown, PoisonError, StoreBusy
+from connector.mesh.envelope import Envelope
+from connector.mesh.signals import Signals
+from connector.mesh.topics import Topics
+from connector.model.change import Change, Operation
+from connector.model.message import Message, OutboxMessage
+from connector.ports import Unit
+from connector.serve import relay as relay_module
+from connector.serve.relay import Relay
+from tests.store_nouns import NOW_MS, change
+from tests.waiting import until
+
+T = TypeVar("T")
+TOPICS = Topics()
+ENVELOPE = Envelope(TOPICS, node="n", org_id="00D000000000001")
+
+
+class Store:
+    """As much of the replica as the relay uses, in memory."""
+
+    def __init__(self) -> None:
+        self.log: list[Change] = []
+        self.outbox: list[OutboxMessage] = []
+        self.published = 0
+        self.busy = 0
+        self.turns = 0
+
+    async def run(self, work: Callable[[Unit], T]) -> T:
+        await asyncio.sleep(0)
+        self.turns += 1
+        if self.busy:
+            self.busy -= 1
+            raise StoreBusy("locked")
+        return work(cast("Unit", self))
+
+    def add(self, *changes: Change) -> None:
+        for given in changes:
+            self.log.append(replace(given, version=len(self.log) + 1))
+
+    def enqueue(self, message: Message) -> None:
+        number = self.outbox[-1].id + 1 if self.outbox else 1
+        self.outbox.append(OutboxMessage(id=number, after_version=len(self.log), message=message))
+
+    def unpublished(self, limit: int) -> Sequence[Change]:
+        return [c for c in self.log if c.version > self.published][:limit]
+
+    def due(self, limit: int) -> Sequence[OutboxMessage]:
+        return [m for m in self.outbox if m.after_version <= self.published][:limit]
+
+    def mark_published(self, version: int, _at_ms: int) -> None:
+        assert version > self.published
+        self.published = version
+
+    def remove_messages(self, ids: Sequence[int]) -> None:
+        self.outbox = [m for m in self.outbox if m.id not in ids]
+
+
+class ScriptedBroker:
+    """Records what it acknowledges; `answer` may raise for a message."""
+
+    def __init__(self) -> None:
+        self.got: list[Message] = []
+        self.answer: Callable[[Message], None] = lambda _message: None
+
+    async def publish(self, message: Message) -> None:
+        await asyncio.sleep(0)
+        self.answer(message)
+        self.got.append(message)
+
+    @property
+    def versions(self) -> list[int]:
+        return [int(v) for m in self.got if b'"version":' in m.payload for v in [version_of(m)]]
+
+
+def version_of(message: Message) -> int:
+    return int(message.payload.split(b'"version":')[1].split(b",")[0])
+
+
+class Bench:
+    """A relay with its store and its broker."""
+
+    def __init__(self, *, retain_records: bool = False, signals: bool = False) -> None:
+        self.store = Store()
+        self.broker = ScriptedBroker()
+        self.wake = asyncio.Event()
+        self.lags: list[int] = []
+        self.now_ms = NOW_MS
+        self.pages: list[Sequence[Message]] = []
+        self.signals = Signals(TOPICS, enabled=signals, batch_interval_ms=200)
+        self.relay = Relay(
+            replica=cast("Any", self.store),
+            publisher=self.broker,
+            codec=ENVELOPE,
+            signals=self.signals,
+            wake=self.wake,
+            retain_records=retain_records,
+            retained=self._retained,
+            observe_lag_ms=self.lags.append,
+            now_ms=lambda: self.now_ms,
+            rng=random.Random(1),
+        )
+
+    async def _retained(self) -> AsyncIterator[Sequence[Message]]:
+        for page in self.pages:
+            yield page
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Bench"]:
+        task = asyncio.create_task(self.relay.run())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def settled(self, version: int) -> None:
+        await until(lambda: self.store.published >= version and not self.store.due(1))
+
+
+@pytest.fixture(autouse=True)
+def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(relay_module, "BACKOFF_MAX_S", 0.02)
+
+
+async def test_changes_leave_in_version_order_and_are_marked() -> None:
+    """More than one batch, each marked by the turn that follows it."""
+    bench = Bench()
+    bench.store.add(*(change() for _ in range(1200)))
+    async with bench.running():
+        await bench.settled(1200)
+    assert bench.broker.versions == list(range(1, 1201))
+
+
+async def test_a_wake_publishes_at_once() -> None:
+    """No polling: a commit that sets the event is published without a timer."""
+    bench = Bench()
+    async with bench.running():
+        await until(lambda: bench.store.turns > 0)
+        bench.store.add(change())
+        bench.wake.set()
+        await bench.settled(1)
+
+
+async def test_outbox_messages_wait_for_their_changes() -> None:
+    """A message enqueued after a change is published after it, before later changes are."""
+    bench = Bench()
+    bench.store.add(change(), change())
+    bench.store.enqueue(Message(topic="result", payload=b""))
+    async with bench.running():
+        await bench.settled(2)
+    assert [m.topic.split("/")[-1] for m in bench.broker.got][2] == "result"
+
+
+async def test_a_broken_link_repeats_from_the_first_lost_one() -> None:
+    """Nothing is left out, order holds, what was acknowledged before the break is not sent again."""
+    bench = Bench()
+    bench.store.add(*(change() for _ in range(10)))
+    broken = [LinkDown("lost")]
+
+    def answer(message: Message) -> None:
+        if broken and version_of(message) >= 4:
+            raise broken[0]
+
+    bench.broker.answer = answer
+    async with bench.running():
+        await until(lambda: bench.store.published == 3)
+        broken.clear()
+        await bench.settled(10)
+    assert bench.broker.versions == list(range(1, 11))
+
+
+async def test_a_single_refusal_for_now_repeats_everything_behind_it() -> None:
+    """Later ones that did arrive come a second time: at least once, in order from the repeated one on."""
+    bench = Bench()
+    bench.store.add(*(change() for _ in range(4)))
+    once = [2]
+
+    def answer(message: Message) -> None:
+        if version_of(message) in once:
+            once.clear()
+            raise LinkDown("quota exceeded")
+
+    bench.broker.answer = answer
+    async with bench.running():
+        await bench.settled(4)
+    assert bench.broker.versions == [1, 3, 4, 2, 3, 4]
+
+
+async def test_poison_is_parked_and_does_not_block() -> None:
+    """Refused for good: skipped, counted, logged once per batch without its content."""
+    bench = Bench()
+    bench.store.add(*(change() for _ in range(5)))
+
+    def answer(message: Message) -> None:
+        if version_of(message) in (2, 3):
+            raise PoisonError("not authorised")
+
+    bench.broker.answer = answer
+    with capture_logs() as logs:
+        async with bench.running():
+            await bench.settled(5)
+    assert bench.broker.versions == [1, 4, 5]
+    assert bench.relay.parked_count == 2
+    parked = [entry for entry in logs if entry["event"] == "relay.messages_parked"]
+    assert [(p["messages"], p["first_reason"]) for p in parked] == [(2, "not authorised")]
+
+
+async def test_a_change_that_cannot_be_encoded_is_parked() -> None:
+    """A value without a JSON form costs this one message."""
+    bench = Bench()
+    bench.store.add(change(), change(after={"Name": "\ud800"}), change())
+    async with bench.running():
+        await bench.settled(3)
+    assert bench.broker.versions == [1, 3]
+    assert bench.relay.parked_count == 1
+
+
+async def test_a_busy_store_forgets_nothing() -> None:
+    """`run` ends with StoreBusy; called again it marks what was acknowledged and sends nothing twice."""
+    bench = Bench()
+    bench.store.add(change())
+
+    def then_busy(_message: Message) -> None:
+        bench.store.busy = 1
+        bench.broker.answer = lambda _message: None
+
+    bench.broker.answer = then_busy
+    with pytest.raises(StoreBusy):
+        await bench.relay.run()
+    async with bench.running():
+        await bench.settled(1)
+    assert bench.broker.versions == [1]
+
+
+async def test_unknown_errors_end_the_relay() -> None:
+    """They are not taken for a broken link."""
+    bench = Bench()
+    bench.store.add(change())
+
+    def answer(_message: Message) -> None:
+        raise FatalError("store")
+
+    bench.broker.answer = answer
+    with pytest.raises(FatalError):
+        await bench.relay.run()
+    assert bench.store.published == 0
+
+
+async def test_retained_records_follow_their_change() -> None:
+    """With `retain_records`: the record as it stands, empty once it is deleted; the mark covers both."""
+    bench = Bench(retain_records=True)
+    gone = change(operation=Operation.DELETE, changed=(), before={"Name": "x"}, after=None, record=None)
+    bench.store.add(change(), gone)
+    async with bench.running():
+        await bench.settled(2)
+    kinds = [(m.topic.split("/")[2], m.retain, bool(m.payload)) for m in bench.broker.got]
+    assert kinds == [("change", False, True), ("record", True, True), ("change", False, True), ("record", True, False)]
+
+
+async def test_records_updated_counts_what_was_published() -> None:
+    """One signal at the first change, the next one an interval later with all that came between."""
+    bench = Bench(signals=True)
+    bench.store.add(change())
+    async with bench.running():
+        await until(lambda: len(bench.broker.got) == 2)
+        bench.store.add(change(), change())
+        bench.wake.set()
+        await bench.settled(3)
+        bench.now_ms += 200
+        await until(lambda: len(bench.broker.got) == 5)
+    signals = [m.payload for m in bench.broker.got if m.topic == TOPICS.signals_out]
+    assert [b"count=1" in signals[0], b"count=2" in signals[1]] == [True, True]
+
+
+async def test_lag_is_commit_to_acknowledgement() -> None:
+    """Only where the org told its commit; a clock behind the org's is no negative lag."""
+    bench = Bench()
+    bench.store.add(change(), change(commit=None), replace(change(), commit=replace_commit(NOW_MS + 5)))
+    async with bench.running():
+        await bench.settled(3)
+    assert bench.lags == [37, 0]
+
+
+def replace_commit(timestamp_ms: int) -> Any:
+    made = change().commit
+    assert made is not None
+    return replace(made, timestamp_ms=timestamp_ms)
+
+
+async def test_a_forgetful_broker_gets_the_retained_topics_again() -> None:
+    """Page by page between the changes; a page that fails is sent again from where it broke."""
+    bench = Bench()
+    bench.pages = [[Message(topic=f"r{p}{i}", payload=b"", retain=True) for i in range(2)] for p in range(3)]
+    fail_once = ["r11"]
+
+    def answer(message: Message) -> None:
+        if message.topic in fail_once:
+            fail_once.clear()
+            raise LinkDown("lost")
+
+    bench.broker.answer = answer
+    async with bench.running():
+        await until(lambda: bench.store.turns > 0)
+        bench.relay.link_up(forgotten=True)
+        await until(lambda: len(bench.broker.got) >= 6)
+        await until(lambda: bench.broker.got[-1].topic == "r21")
+    assert [m.topic for m in bench.broker.got] == ["r00", "r01", "r10", "r11", "r20", "r21"]
+
+
+async def test_link_up_ends_the_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection's return is not waited out."""
+    monkeypatch.setattr(relay_module, "BACKOFF_FIRST_S", 3600.0)
+    bench = Bench()
+    bench.relay._wait_s = 3600.0
+    down = [LinkDown("not connected")]
+
+    def answer(_message: Message) -> None:
+        if down:
+            raise down[0]
+
+    bench.broker.answer = answer
+    bench.store.add(change())
+    async with bench.running():
+        await until(lambda: bench.store.turns == 1)
+        await asyncio.sleep(0)
+        down.clear()
+        await until(lambda: _nudged(bench))
+    assert bench.broker.versions == [1]
+
+
+def _nudged(bench: Bench) -> bool:
+    bench.relay.link_up(forgotten=False)
+    return bench.store.published == 1
+
+
+async def test_finish_drains_and_returns() -> None:
+    """Everything on disk goes out first; with the link down it stays there."""
+    bench = Bench()
+    bench.store.add(*(change() for _ in range(700)))
+    bench.relay.finish()
+    await bench.relay.run()
+    assert bench.store.published == 700
+    stuck = Bench()
+    stuck.store.add(change())
+
+    def answer(_message: Message) -> None:
+        raise LinkDown("down")
+
+    stuck.broker.answer = answer
+    stuck.relay.finish()
+    await stuck.relay.run()
+    assert stuck.store.published == 0
