@@ -163,11 +163,7 @@ class ApiBudget:
 
     def _tighter(self) -> tuple[int, int]:
         own = (self._own_total(), self._limits.daily_api_calls)
-        if self._org is None:
-            return own
-        if self._org[1] <= own[1]:
-            return self._org
-        return max(own, self._org, key=lambda pair: pair[0] / pair[1])
+        return max(self._org or own, own, key=lambda pair: pair[0] / pair[1])
 
     def _look(self) -> None:
         """Note a crossing of the mark; `flush` tells of it."""

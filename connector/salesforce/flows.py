@@ -60,7 +60,10 @@ def audience(host_url: str) -> str:
 
 def other_audience(host_url: str) -> str:
     """What to try once where `audience` is refused: the host's own address, which orgs take in practice."""
-    return host_url if audience(host_url) != host_url else _PRODUCTION
+    first = audience(host_url)
+    if first != host_url:
+        return host_url
+    return _SANDBOX if first == _PRODUCTION else _PRODUCTION
 
 
 def read_key(path: Path) -> str:

@@ -132,7 +132,7 @@ class Session:
 
     def _check_hold(self) -> None:
         if self._refused is not None:
-            raise self._refused
+            raise LoginRefused(str(self._refused))
         now_s = _monotonic()
         if self._held is not None and now_s < self._held[0]:
             raise OrgThrottled(str(self._held[1]), retry_after_s=self._held[0] - now_s)

@@ -145,9 +145,12 @@ class RestClient:
             return []
         if len(ids) > MOST_IDS:
             raise ValueError(f"at most {MOST_IDS} ids at a time")
-        wanted = list(dict.fromkeys(("Id", *fields)))
-        body = {"ids": list(ids), "fields": wanted}
+        asked = list(dict.fromkeys(ids))
+        body = {"ids": asked, "fields": list(dict.fromkeys(("Id", *fields)))}
         rows = content(await self._post(f"composite/sobjects/{quote(name, safe='')}", body, purpose))
+        # A row that is missing reads as a record that is deleted: the org owes one, or null, for each id.
+        if not isinstance(rows, list) or len(rows) != len(asked):
+            raise LinkDown("records by id, but not as many as ids")
         try:
             found = {to_record_id(row["Id"]): row for row in rows if row is not None}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
