@@ -82,6 +82,10 @@ class Catalog:
         """The object, or None if it is not synced or not described yet."""
         return self._specs.get(name)
 
+    def prefixes(self) -> Mapping[str, str]:
+        """Key prefix -> object name."""
+        return {spec.key_prefix: name for name, spec in self._specs.items() if spec.key_prefix}
+
     def usable(self, name: str) -> bool:
         """True if the org answers for the object."""
         return name in self._specs and name not in self.problems
@@ -141,7 +145,10 @@ class Catalog:
                 self._trouble(name, f"its description cannot be used: {error}")
                 return False
             self.problems.pop(name, None)
-            return await self._replica.run(lambda unit: self._take_over(unit, spec, described))
+            changed, reread = await self._replica.run(lambda unit: self._take_over(unit, spec, described))
+            if reread:
+                self._on_reread(name)
+            return changed
 
     async def resolve(self, name: str, unknown: frozenset[str]) -> bool:
         """An event showed fields that are not described; True if the description has changed since.
@@ -175,18 +182,18 @@ class Catalog:
                 specs[name] = spec
         self._specs = MappingProxyType(specs)
 
-    def _take_over(self, unit: Unit, spec: ObjectSpec, described: Mapping[str, Any]) -> bool:
+    def _take_over(self, unit: Unit, spec: ObjectSpec, described: Mapping[str, Any]) -> tuple[bool, bool]:
+        """Make the table fit; whether anything changed, and whether rows lack values now."""
         columns = {f.name: f.kind for f in spec.fields}
         stored = _stored(unit, spec.name)
         document = orjson.dumps({"describe": described, "columns": columns}).decode()
         if stored is not None and spec.name in self._specs and document == orjson.dumps(stored).decode():
-            return False
+            return False, False
         unit.define(spec)
         unit.set_cursor(_cursor(spec.name), document, self._now_ms())
         old: Mapping[str, str] = stored["columns"] if stored else {}
         fresh = [name for name, kind in columns.items() if old.get(name) != kind]
-        if stored is not None and fresh:
-            self._read_again(unit, spec.name, fresh)
+        reread = stored is not None and bool(fresh) and self._read_again(unit, spec.name, fresh)
         if spec.missing:
             log.warning("catalog.fields_missing", object=spec.name, fields=list(spec.missing))
         log.info(
@@ -197,14 +204,14 @@ class Catalog:
             gone=[name for name in old if name not in columns],
         )
         self._specs = MappingProxyType({**self._specs, spec.name: spec})
-        return True
+        return True, reread
 
-    def _read_again(self, unit: Unit, name: str, fields: Sequence[str]) -> None:
+    def _read_again(self, unit: Unit, name: str, fields: Sequence[str]) -> bool:
         state = LoadState.stored(unit, name)
         if state is None:
-            return
+            return False
         state.reread(fields).store(unit, name, self._now_ms())
-        self._on_reread(name)
+        return True
 
 
 def _named(name: str, spec: ObjectSpec) -> ObjectSpec:

@@ -112,10 +112,20 @@ class _Position:
 class StreamLoop:
     """One job: subscribe, apply, and subscribe again; `pause` and `resume` from outside."""
 
-    def __init__(self, tools: Tools, source: ChangeSource, rules: StreamRules, listeners: StreamListeners) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        source: ChangeSource,
+        rules: StreamRules,
+        listeners: StreamListeners,
+        *,
+        subscribed: asyncio.Event,
+    ) -> None:
+        """`subscribed` is set at the first subscription, for those who must come after it."""
         self._tools = tools
         self._source = source
         self._rules = rules
+        self._subscribed = subscribed
         self._tell = listeners
         self._paused = asyncio.Event()
         self._resumed = asyncio.Event()
@@ -123,7 +133,6 @@ class StreamLoop:
         self._buffer: Buffer | None = None
         self._event_ms: int | None = None  # commit time of the newest event applied
         self._backoff = Backoff(tools.rng, tools.backoff_max_s)
-        self.subscribed = asyncio.Event()
         self.state = StreamState(since_ms=tools.now_ms())
 
     def pause(self) -> None:
@@ -199,7 +208,7 @@ class StreamLoop:
         log.info("stream.subscribed", channel=self._rules.channel, position=position)
         self._enter("live")
         self.state.last_error = None
-        self.subscribed.set()
+        self._subscribed.set()
         await self._report(None)
         if subscribed.position is None:
             # Nothing proves what came before the first event: ask.
