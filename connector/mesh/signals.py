@@ -1,7 +1,7 @@
 """BlackRoad signals: what is sent, at most how often, and what the Bridge may ask for. No I/O, no clock."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -55,13 +55,14 @@ class Signals:
         )
 
     def sync_complete(
-        self, *, kind: str, objects: Mapping[str, int], duration_s: float, api_calls: int, now_ms: int
+        self, *, kind: str, objects: Sequence[str], records: int, duration_s: float, api_calls: int, now_ms: int
     ) -> Message | None:
         """A round ended well; it also ends the failing spells of its objects.
 
         Args:
             kind: first_load, catch_up, poll or requested.
-            objects: Name -> records that the round read.
+            objects: The objects that the round was about.
+            records: First load: records read; else changes made.
             duration_s: Seconds it took.
             api_calls: Calls it used.
             now_ms: Milliseconds since the Unix epoch, UTC.
@@ -71,7 +72,7 @@ class Signals:
         data = {
             "kind": kind,
             "objects": list(objects),
-            "records": sum(objects.values()),
+            "records": records,
             "duration_s": round(duration_s, 3),
             "api_calls": api_calls,
         }

@@ -21,7 +21,9 @@ from cryptography.x509.oid import NameOID
 from pydantic import SecretStr
 
 from connector.errors import BrokerRefused, ConfigError, LinkDown, PoisonError
-from connector.mesh.connection import MeshConnection, probe
+from connector.mesh import connection as connection_module
+from connector.mesh.client import RECEIVE_MAXIMUM
+from connector.mesh.connection import INBOX_LIMIT_QOS0, MeshConnection, probe
 from connector.mesh.topics import Topics
 from connector.model.message import Delivery, Message
 from connector.settings import MqttSettings, Secrets
@@ -385,6 +387,61 @@ async def test_a_small_receive_maximum_of_the_broker_is_kept(make_broker: Broker
         messages = await service.wait_for("test/out", 500)
         assert mesh.connected
     assert [int(m.payload) for m in messages] == list(range(500))
+
+
+async def test_unacknowledged_deliveries_are_bounded(broker: Broker) -> None:
+    """The broker holds the rest back until some are acknowledged."""
+    async with Service(broker) as service, running(connection_for(broker)) as mesh:
+        for number in range(RECEIVE_MAXIMUM + 10):
+            await service.send(f"{ROOT}/command/Contact/update", b"%d" % number)
+        held = await take(mesh, RECEIVE_MAXIMUM)
+        await mesh.publish(numbered(1)[0])
+        assert mesh._inbox.qsize() == 0
+        for delivery in held:
+            mesh.acknowledge(delivery)
+        rest = await take(mesh, 10)
+    assert [int(d.payload) for d in [*held, *rest]] == list(range(RECEIVE_MAXIMUM + 10))
+
+
+async def test_a_flood_of_qos_0_is_cut_and_crowds_out_nothing(broker: Broker) -> None:
+    """The receive maximum does not bound QoS 0: what nobody takes in time is dropped, QoS 1 stays."""
+    async with Service(broker) as service, running(connection_for(broker)) as mesh:
+        for _ in range(500):
+            await service.send(f"{ROOT}/query/Contact/get", b"flood", qos=0)
+        await service.send(f"{ROOT}/command/Contact/update", b"command")
+        await until(lambda: mesh._inbox.qsize() == INBOX_LIMIT_QOS0 + 1)
+        got = await take(mesh, INBOX_LIMIT_QOS0 + 1)
+        assert mesh.connected
+    assert got[-1].payload == b"command"
+
+
+async def test_deliveries_beyond_the_inbox_wait_at_the_broker(
+    make_broker: BrokerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that sends more than was agreed costs the connection, not a message."""
+    monkeypatch.setattr(connection_module, "INBOX_LIMIT", 4)
+    broker = await make_broker(BrokerOptions(extra=["max_inflight_messages 100"]))
+    async with Service(broker) as service, running(connection_for(broker, "3.1.1")) as mesh:
+        for number in range(10):
+            await service.send(f"{ROOT}/command/Contact/update", b"%d" % number)
+        await until(lambda: not mesh.connected)
+        seen: set[int] = set()
+        deliveries = mesh.deliveries()
+        async with asyncio.timeout(20):
+            while len(seen) < 10:
+                delivery = await anext(deliveries)
+                seen.add(int(delivery.payload))
+                mesh.acknowledge(delivery)
+    assert seen == set(range(10))
+
+
+async def test_refused_topics_of_our_own_are_told(make_broker: BrokerFactory) -> None:
+    """A birth that the ACL refuses does not stop the connector; health can tell it."""
+    broker = await make_broker(BrokerOptions(users={"sync": "geheim"}, acl=["user sync", "topic write test/out"]))
+    secrets = Secrets(mqtt_username="sync", mqtt_password=SecretStr("geheim"))
+    async with running(connection_for(broker, secrets=secrets)) as mesh:
+        assert mesh.refused == (TOPICS.status,)
+        await mesh.publish(numbered(1)[0])
 
 
 async def test_unanswered_port_is_retried_and_probe_says_so() -> None:
