@@ -126,5 +126,9 @@ class StoreUnusable(FatalError):
     """The database is corrupt, locked by another daemon, not ours or of a newer version: exit 2, file untouched."""
 
 
+class StoreLocked(StoreUnusable):
+    """Another daemon works on the database."""
+
+
 class BrokerRefused(FatalError):
     """The broker refused the connection for good (bad credentials, not authorised). Exit 4."""

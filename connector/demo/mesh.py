@@ -11,6 +11,7 @@ import orjson
 
 from connector.mesh.visitor import Visitor
 from connector.model.times import to_ms
+from connector.settings import DEFAULT_OBJECTS
 
 ROOT = "blackroad/salesforce"
 RESULT_TIMEOUT_S = 20.0
@@ -24,7 +25,7 @@ class Watcher:
         self._client = client
         self._loop = loop
         self._results: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
-        self.loaded: asyncio.Future[Mapping[str, Any]] = loop.create_future()
+        self._loads: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
         self.latencies_ms: list[int] = []
         self.changes: Counter[str] = Counter()
         self.last_version = 0
@@ -38,6 +39,14 @@ class Watcher:
         self._client.subscribe(f"{ROOT}/result/+", self._on_result)
         self._client.subscribe(f"{ROOT}/health", self._on_health)
         self._client.subscribe("blackroad/signals/FND/OS", self._on_signal)
+
+    async def all_loaded(self) -> int:
+        """Records loaded, once every default object is."""
+        records: dict[str, int] = {}
+        while set(records) != set(DEFAULT_OBJECTS):
+            done = await self._loads.get()
+            records[done["objects"][0]] = done["records"]
+        return sum(records.values())
 
     def expect(self, command_id: str) -> asyncio.Future[Mapping[str, Any]]:
         """The final result of a command, once it comes."""
@@ -74,11 +83,7 @@ class Watcher:
     def _on_signal(self, _topic: str, payload: bytes) -> None:
         signal = orjson.loads(payload)
         if signal["signal"] == "sync_complete" and signal["data"].get("kind") == "first_load":
-            self._loop.call_soon_threadsafe(self._first_load, signal["data"])
-
-    def _first_load(self, data: Mapping[str, Any]) -> None:
-        if not self.loaded.done():
-            self.loaded.set_result(data)
+            self._loop.call_soon_threadsafe(self._loads.put_nowait, signal["data"])
 
 
 class Service:

@@ -116,7 +116,7 @@ async def local_org(directory: Path) -> AsyncIterator[Mapping[str, Any]]:
 
 
 @asynccontextmanager
-async def daemon(parts: Parts) -> AsyncIterator[None]:
+async def daemon(parts: Parts) -> AsyncIterator[asyncio.subprocess.Process]:
     """The connector's daemon."""
     parts.settings.write_text(
         _SETTINGS.format(url=parts.org["url"], database=parts.database, port=parts.broker_port), encoding="utf-8"
@@ -125,8 +125,8 @@ async def daemon(parts: Parts) -> AsyncIterator[None]:
     # Settings and secrets of the user's own must not leak into the show.
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("SF_", "MQTT_", "SALESFORCE_SYNC_"))}
     command = [sys.executable, "-m", "connector", "--settings", str(parts.settings), "daemon"]
-    async with _process(command, parts.daemon_log, env={**clean, **secrets}, cwd=parts.directory):
-        yield
+    async with _process(command, parts.daemon_log, env={**clean, **secrets}, cwd=parts.directory) as process:
+        yield process
 
 
 def free_port() -> int:

@@ -4,7 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from connector.errors import StoreUnusable
+from connector.errors import StoreLocked, StoreUnusable
 
 _PID_BYTES = 20
 
@@ -27,7 +27,8 @@ class FileLock:
         """Take the lock, or raise at once.
 
         Raises:
-            StoreUnusable: Another process has it, or the lock file cannot be made.
+            StoreLocked: Another process has it.
+            StoreUnusable: The lock file cannot be made.
         """
         try:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -41,7 +42,7 @@ class FileLock:
             holder = os.read(descriptor, _PID_BYTES).decode("ascii", "replace").strip()
             os.close(descriptor)
             who = f" (process {holder})" if holder.isdigit() else ""
-            raise StoreUnusable(
+            raise StoreLocked(
                 f"{self._database} is in use by another salesforce-sync{who}: stop it, or set another storage.path"
             ) from error
         os.ftruncate(descriptor, 0)

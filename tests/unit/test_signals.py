@@ -31,7 +31,7 @@ def document(message: Message | None) -> dict[str, Any]:
 def test_sync_complete() -> None:
     """Its text and data; section 6."""
     message = signals().sync_complete(
-        kind="poll", objects={"Contact": 3, "Lead": 0}, duration_s=1.23456, api_calls=2, now_ms=NOW_MS
+        kind="poll", objects=["Contact", "Lead"], records=3, duration_s=1.23456, api_calls=2, now_ms=NOW_MS
     )
     assert document(message) == {
         "ts": "2026-11-22T17:26:39.157Z",
@@ -80,7 +80,7 @@ def test_sync_failed_once_per_failing_spell() -> None:
     assert sender.sync_failed(kind="poll", object_name="Contact", error="again", now_ms=NOW_MS) is None
     stream = sender.sync_failed(kind="stream", object_name=None, error="silent", now_ms=NOW_MS)
     assert document(stream)["data"]["object"] is None
-    sender.sync_complete(kind="poll", objects={"Contact": 0}, duration_s=0, api_calls=1, now_ms=NOW_MS)
+    sender.sync_complete(kind="poll", objects=["Contact"], records=0, duration_s=0, api_calls=1, now_ms=NOW_MS)
     assert sender.sync_failed(kind="poll", object_name="Contact", error="new", now_ms=NOW_MS) is not None
     sender.recovered("stream", None)
     assert sender.sync_failed(kind="stream", object_name=None, error="new", now_ms=NOW_MS) is not None
@@ -101,7 +101,7 @@ def test_disabled_signals_send_nothing() -> None:
     sender = signals(enabled=False)
     sender.count_updated("Contact")
     assert sender.updates_due_ms() is None
-    assert sender.sync_complete(kind="poll", objects={}, duration_s=0, api_calls=0, now_ms=NOW_MS) is None
+    assert sender.sync_complete(kind="poll", objects=[], records=0, duration_s=0, api_calls=0, now_ms=NOW_MS) is None
     assert sender.sync_failed(kind="poll", object_name=None, error="", now_ms=NOW_MS) is None
     assert sender.api_use(used=1, maximum=1, warn_at=0.1, now_ms=NOW_MS) is None
 

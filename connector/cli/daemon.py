@@ -1,0 +1,23 @@
+"""`salesforce-sync daemon`: keeps the replica current until told to stop."""
+
+import asyncio
+
+import click
+
+from connector.app import run_daemon
+from connector.cli.project import org_settings
+from connector.settings import Settings
+from connector.supervise import stop_on_signals
+
+
+@click.command
+@click.pass_obj
+def daemon(settings_path: str | None) -> None:
+    """Keep the replica current, publish every change, take commands; until SIGTERM or Ctrl-C."""
+    asyncio.run(_run(org_settings(settings_path)))
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    await run_daemon(settings, stop)

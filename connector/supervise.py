@@ -1,0 +1,125 @@
+"""Running the parts: every task has a parent and a name, and each kind of error its one reaction."""
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from connector.errors import ConnectorError, TransientError
+
+log = structlog.get_logger()
+
+Job = Callable[[], Awaitable[None]]
+
+BACKOFF_FIRST_S = 0.5
+# A job that ran this long before it failed starts its back-off anew.
+HEALTHY_AFTER_S = 60.0
+
+
+class StopRequested(Exception):
+    """Told to stop; ends the task group of the intake."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """What runs.
+
+    Attributes:
+        intake: Stopped at once: sources and command intake.
+        outflow: Allowed to drain: relay and writer; each returns once drained.
+        drain: Called when the intake has stopped.
+    """
+
+    intake: Mapping[str, Job]
+    outflow: Mapping[str, Job]
+    drain: Callable[[], None]
+    drain_timeout_s: float = 10.0
+    watch: Mapping[str, Job] = field(default_factory=dict)
+
+
+async def keep_running(name: str, job: Job, *, rng: random.Random, backoff_max_s: float) -> None:
+    """Run a job, again after a `TransientError`; any other error ends the process.
+
+    Returns when the job does.
+    """
+    loop = asyncio.get_running_loop()
+    attempt = 0
+    while True:
+        began_s = loop.time()
+        try:
+            await job()
+        except TransientError as error:
+            attempt = 0 if loop.time() - began_s > HEALTHY_AFTER_S else attempt
+            wait_s = max(
+                min(backoff_max_s, BACKOFF_FIRST_S * 2 ** min(attempt, 20)) * rng.uniform(0.5, 1.0),
+                error.retry_after_s or 0.0,
+            )
+            attempt += 1
+            log.warning("app.job_retry_scheduled", job=name, wait_s=round(wait_s, 1), attempt=attempt, error=str(error))
+            await asyncio.sleep(wait_s)
+        else:
+            return
+
+
+async def run_jobs(jobs: Jobs, stop: asyncio.Event, *, rng: random.Random, backoff_max_s: float) -> None:
+    """Run everything until `stop` is set or something fails for good; then let the outflow drain.
+
+    Raises:
+        ConnectorError: The first error that is not to be waited out.
+    """
+
+    def started(group: asyncio.TaskGroup, some: Mapping[str, Job]) -> list[asyncio.Task[None]]:
+        return [
+            group.create_task(keep_running(name, job, rng=rng, backoff_max_s=backoff_max_s), name=name)
+            for name, job in some.items()
+        ]
+
+    try:
+        async with asyncio.TaskGroup() as outflow:
+            others = started(outflow, jobs.watch)
+            drains = started(outflow, jobs.outflow)
+            try:
+                async with asyncio.TaskGroup() as intake:
+                    intake.create_task(_raise_when(stop), name="app.stop")
+                    started(intake, jobs.intake)
+            except* StopRequested:
+                log.info("app.stopping", drain_timeout_s=jobs.drain_timeout_s)
+            jobs.drain()
+            _, late = await asyncio.wait(drains, timeout=jobs.drain_timeout_s)
+            for task in (*late, *others):
+                task.cancel()
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """SIGTERM and SIGINT set `stop`; a second one ends the process as the signal does by default."""
+    loop = asyncio.get_running_loop()
+
+    def received(number: signal.Signals) -> None:
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, received, number)
+
+
+async def _raise_when(stop: asyncio.Event) -> None:
+    await stop.wait()
+    raise StopRequested
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error to end with: one of ours before one that nobody expected to be raised beside it."""
+    flat = list(_leaves(group))
+    return next((error for error in flat if isinstance(error, ConnectorError)), flat[0])
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
