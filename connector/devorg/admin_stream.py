@@ -6,7 +6,13 @@ from aiohttp import hdrs, web
 
 from connector.devorg.changes import OVERFLOW_ID
 from connector.devorg.context import Context
-from connector.devorg.orders import read_object, read_order, values_refused
+from connector.devorg.describes import complete_field
+from connector.devorg.orders import Types, check_members, read_order, values_refused
+
+FIELD_MEMBERS: Types = {
+    name: object if value is None else type(value) for name, value in complete_field({"name": "x"}).items()
+}
+"""Members of a field's describe; those that may be null take anything."""
 
 
 def routes(context: Context) -> list[web.RouteDef]:
@@ -20,7 +26,8 @@ def _schema_routes(context: Context) -> list[web.RouteDef]:
     async def change_field(request: web.Request) -> web.Response:
         order = await read_order(request, {"object": str, "field": dict})
         name, field = order["object"], dict(order["field"])
-        own = str(field.pop("name", ""))
+        check_members(field, {"name": str}, FIELD_MEMBERS)
+        own = field.pop("name")
         with values_refused():
             match request.method:
                 case hdrs.METH_POST:
@@ -32,10 +39,12 @@ def _schema_routes(context: Context) -> list[web.RouteDef]:
         return web.json_response(schema.describe(name))
 
     async def add_object(request: web.Request) -> web.Response:
-        describe = await read_object(request)
+        describe = await read_order(request, {"name": str, "keyPrefix": str}, {"label": str, "fields": list})
+        for field in describe.get("fields", []):
+            check_members(field if isinstance(field, dict) else {}, {"name": str}, FIELD_MEMBERS)
         with values_refused():
             schema.add_object(describe, clock.now_ms())
-        return web.json_response(schema.describe(str(describe["name"])), status=201)
+        return web.json_response(schema.describe(describe["name"]), status=201)
 
     async def selected(_request: web.Request) -> web.Response:
         return web.json_response({"selected": sorted(schema.selected)})

@@ -66,8 +66,8 @@ async def read_object(request: web.Request) -> dict[str, Any]:
 
 @contextmanager
 def values_refused() -> Generator[None]:
-    """Answer 400 INVALID_ORDER where a part of the org refuses a value with `ValueError`."""
+    """Answer 400 INVALID_ORDER where a part of the org refuses a value, or can not read it."""
     try:
         yield
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise OrgError(400, "INVALID_ORDER", str(error)) from error
