@@ -247,7 +247,11 @@ def routes(context: Context, login: LoginServer) -> list[web.RouteDef]:
 async def _form(request: web.Request) -> dict[str, str]:
     """Parameters of the body, the query string and HTTP Basic authentication; texts only."""
     parameters = dict(request.query)
-    parameters |= {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+    try:
+        body = await request.post()
+    except (LookupError, ValueError):  # no such charset, or no such body
+        return parameters
+    parameters |= {name: value for name, value in body.items() if isinstance(value, str)}
     scheme, _, encoded = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     if scheme.lower() == "basic":
         try:

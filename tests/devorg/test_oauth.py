@@ -248,6 +248,15 @@ async def test_soap_login_gives_a_session(org: DevOrg, web: aiohttp.ClientSessio
         assert answer.status == 500
 
 
+@pytest.mark.parametrize(
+    "content_type", ["application/x-www-form-urlencoded; charset=nonsense", "multipart/form-data", "text/plain"]
+)
+async def test_a_body_that_is_no_form_is_an_empty_one(web: aiohttp.ClientSession, content_type: str) -> None:
+    """It is refused like any other request without a grant type."""
+    async with web.post(TOKEN, data=b"grant_type=\xff", headers={"Content-Type": content_type}) as answer:
+        assert (answer.status, (await answer.json())["error"]) == (400, "unsupported_grant_type")
+
+
 async def test_the_private_key_is_its_owners_alone(org: DevOrg) -> None:
     """Mode 600, and the same key each time."""
     file = org.keys.private_key_file()
