@@ -2,9 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -120,9 +120,9 @@ class Inbound:
         """
         await self.catalog.start()
 
-    def jobs(self) -> dict[str, Callable[[], Awaitable[None]]]:
+    def jobs(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
         """The jobs to keep running, by name; none ends by itself, each may be begun again."""
-        jobs: dict[str, Callable[[], Awaitable[None]]] = {
+        jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "inbound.load": self.loader.run,
             "inbound.poll": self.poller.run,
             "inbound.repair": self.repairer.run,

@@ -103,7 +103,8 @@ class Stopwatch:
             objects=tuple(objects),
             records=records,
             duration_s=asyncio.get_running_loop().time() - self.started_s,
-            api_calls=self.tools.calls(self.purpose) - self.calls,
+            # A count over a sliding day can fall meanwhile.
+            api_calls=max(0, self.tools.calls(self.purpose) - self.calls),
             error=None if error is None else str(error) or type(error).__name__,
         )
         await self.tools.on_round(done)
