@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import orjson
 
-from connector.errors import PoisonError
+from connector.errors import OrgUnavailable, PoisonError
 from connector.mesh.topics import Topics
 from connector.model.change import Change, CommitInfo
 from connector.model.command import Command, CommandStatus
@@ -21,19 +21,32 @@ _REJECTED_TOPIC_CHARS = 1024
 
 
 class Envelope:
-    """Builds the messages of one node and one org.
+    """Builds the messages of one node and its org.
 
     Every method raises PoisonError if a value has no JSON form (text that is not Unicode, a number beyond 64 bits).
     """
 
-    def __init__(self, topics: Topics, *, node: str, org_id: str) -> None:
-        """`org_id` has 15 or 18 characters; ValueError if it is no id."""
+    def __init__(self, topics: Topics, *, node: str) -> None:
         self._topics = topics
         self._node = node
-        self._source = f"/{node}/salesforce/{to_record_id(org_id)}"
+        self._source: str | None = None
+
+    def use_org(self, org_id: str) -> None:
+        """The org whose changes these are, as soon as it is known (login, or a stored cursor).
+
+        Raises:
+            ValueError: Not a 15- or 18-character id.
+        """
+        self._source = f"/{self._node}/salesforce/{to_record_id(org_id)}"
 
     def change(self, change: Change) -> Message:
-        """A numbered change as a CloudEvent; section 2 of the interface."""
+        """A numbered change as a CloudEvent; section 2 of the interface.
+
+        Raises:
+            OrgUnavailable: The org is not known yet.
+        """
+        if self._source is None:
+            raise OrgUnavailable("the org's id is not known yet")
         operation = change.operation.value
         event = {
             "specversion": "1.0",

@@ -57,7 +57,7 @@ class Received:
 
 
 class Link:
-    """One connection. `opened` returns it ready; `ended` is set when it is over, with `reason`."""
+    """One connection: `open` it once; `ended` is set when it is over, with `reason`."""
 
     def __init__(self, settings: LinkSettings, received: Callable[[Delivery, int], bool]) -> None:
         """`received` takes a delivery and its QoS, or answers False where there is no room for it."""

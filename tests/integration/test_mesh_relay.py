@@ -31,7 +31,8 @@ from tests.store_nouns import NOW_MS, WIDGET, change, record, record_id
 from tests.waiting import until
 
 TOPICS = Topics()
-ENVELOPE = Envelope(TOPICS, node="test", org_id="00D000000000001")
+ENVELOPE = Envelope(TOPICS, node="test")
+ENVELOPE.use_org("00D000000000001")
 CHANGES = f"{TOPICS.root}/change/#"
 
 

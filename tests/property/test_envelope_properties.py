@@ -13,7 +13,8 @@ from connector.model.documents import ChangeEventDocument, RejectedDocument
 from connector.model.ids import to_record_id
 
 TOPICS = Topics()
-ENVELOPE = Envelope(TOPICS, node="n", org_id="00D000000000001")
+ENVELOPE = Envelope(TOPICS, node="n")
+ENVELOPE.use_org("00D000000000001")
 
 ids = st.text(string.ascii_letters + string.digits, min_size=15, max_size=15).map(to_record_id)
 names = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,20}", fullmatch=True).filter(lambda name: name != "Id")

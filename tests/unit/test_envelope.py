@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from connector.errors import PoisonError
+from connector.errors import OrgUnavailable, PoisonError
 from connector.mesh.envelope import Envelope, rejected_message, status_message
 from connector.mesh.topics import Topics
 from connector.model.change import Change, CommitInfo, Operation, Origin
@@ -24,7 +24,8 @@ from connector.model.times import to_ms
 from connector.ports import Hole
 
 TOPICS = Topics()
-ENVELOPE = Envelope(TOPICS, node="lucidia", org_id="00D7e000000abcd")
+ENVELOPE = Envelope(TOPICS, node="lucidia")
+ENVELOPE.use_org("00D7e000000abcd")
 CONTACT = to_record_id("0037e00000XyzAb")
 AT_MS = to_ms("2026-11-22T17:26:39.157Z")
 RECORD = {"FirstName": "Jane", "Phone": "555-1234", "Score__c": 1.5, "Active__c": False, "Email": None}
@@ -132,6 +133,16 @@ def test_a_change_without_a_commit() -> None:
     message = ENVELOPE.change(replace(UPDATE, commit=None, origin=Origin.POLL))
     assert document(message)["data"]["commit"] is None
     ChangeEventDocument.model_validate_json(message.payload)
+
+
+def test_a_change_before_the_org_is_known_is_waited_for() -> None:
+    """The source names the org; a wrong one must never be published."""
+    unknown = Envelope(TOPICS, node="lucidia")
+    with pytest.raises(OrgUnavailable):
+        unknown.change(UPDATE)
+    assert unknown.result(COMMAND)
+    with pytest.raises(ValueError, match="id"):
+        unknown.use_org("no id")
 
 
 def test_values_without_a_json_form_are_poison() -> None:

@@ -25,7 +25,8 @@ from tests.waiting import until
 
 T = TypeVar("T")
 TOPICS = Topics()
-ENVELOPE = Envelope(TOPICS, node="n", org_id="00D000000000001")
+ENVELOPE = Envelope(TOPICS, node="n")
+ENVELOPE.use_org("00D000000000001")
 
 
 class Store:
