@@ -90,7 +90,8 @@ class Connector:
         self._started_ms = self._now_ms()
         self._wake = asyncio.Event()
         self._topics = Topics(root=settings.mqtt.root, org_code=settings.node.org_code, target=settings.signals.target)
-        self._envelope = Envelope(self._topics, node=settings.node.name, org_id=org.org_id)
+        self._envelope = Envelope(self._topics, node=settings.node.name)
+        self._envelope.use_org(org.org_id)
         self._signals = Signals(
             self._topics,
             enabled=settings.signals.enabled,

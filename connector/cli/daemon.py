@@ -14,7 +14,7 @@ from connector.supervise import stop_on_signals
 @click.pass_obj
 def daemon(settings_path: str | None) -> None:
     """Keep the replica current, publish every change, take commands; until SIGTERM or Ctrl-C."""
-    asyncio.run(_run(org_settings(settings_path)))
+    asyncio.run(_run(org_settings(settings_path, quiet=False)))
 
 
 async def _run(settings: Settings) -> None:

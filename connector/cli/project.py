@@ -4,28 +4,43 @@ from pathlib import Path
 
 from connector.errors import ConfigError
 from connector.logs import configure_logs
+from connector.mesh.visitor import BrokerAddress
 from connector.settings import PLACEHOLDER_URL, Settings, load_settings
 
 
-def open_settings(settings_path: str | None) -> Settings:
-    """The settings, with logging configured by them.
+def open_settings(settings_path: str | None, *, quiet: bool = True) -> Settings:
+    """The settings, with logging configured by them; `quiet`: warnings and errors only, for what a person waits for.
 
     Raises:
         ConfigError: With one line per mistake.
     """
     settings = load_settings(Path(settings_path) if settings_path else None)
-    configure_logs(settings.log.format, settings.log.level)
+    level = "warning" if quiet and settings.log.level == "info" else settings.log.level
+    configure_logs(settings.log.format, level)
     return settings
 
 
-def org_settings(settings_path: str | None) -> Settings:
+def org_settings(settings_path: str | None, *, quiet: bool = True) -> Settings:
     """The settings of a command that talks to the org.
 
     Raises:
         ConfigError: Also where the org or the secrets to log in are missing.
     """
-    settings = open_settings(settings_path)
+    settings = open_settings(settings_path, quiet=quiet)
     if settings.salesforce.instance_url == PLACEHOLDER_URL:
         raise ConfigError(f"salesforce.instance_url = {PLACEHOLDER_URL!r}: still the example; set your org's address")
     settings.auth_flow()
     return settings
+
+
+def broker_address(settings: Settings) -> BrokerAddress:
+    """Where the broker is, for a short visit."""
+    mqtt, secrets = settings.mqtt, settings.secrets
+    return BrokerAddress(
+        host=mqtt.host,
+        port=mqtt.port,
+        tls=mqtt.tls,
+        ca_file=mqtt.ca_file,
+        username=secrets.mqtt_username,
+        password=secrets.mqtt_password.get_secret_value(),
+    )
