@@ -13,8 +13,8 @@ import structlog
 from connector.errors import ConnectorError, LinkDown, LoginRefused, OrgThrottled, TransientError
 from connector.model.ids import to_record_id
 from connector.salesforce import flows
-from connector.salesforce.answers import Answer, server_ms
-from connector.salesforce.login_answers import Grant, SignatureRefused, Token, grant, instance_url, org_of
+from connector.salesforce.answers import Answer, is_daily_limit, problems, server_ms
+from connector.salesforce.login_answers import RATE_WAIT_S, Grant, SignatureRefused, Token, grant, instance_url, org_of
 from connector.salesforce.token_store import TokenStore
 from connector.salesforce.wire import parse
 from connector.settings import SalesforceSettings, Secrets
@@ -165,6 +165,8 @@ class Session:
             user = parse(answer.body)
             token = Token(value, base, to_record_id(user["organization_id"]), to_record_id(user["user_id"]))
         except (ValueError, KeyError, TypeError):
+            if is_daily_limit(problems(answer)):
+                raise OrgThrottled("the org's API requests are used up", retry_after_s=RATE_WAIT_S) from None
             if answer.status in (400, 401, 403):
                 raise LoginRefused(f"SF_ACCESS_TOKEN: userinfo answered HTTP {answer.status}") from None
             raise LinkDown(f"userinfo: HTTP {answer.status} without the ids of org and user") from None

@@ -24,6 +24,7 @@ from tests.orgs import (
     now_ms,
     org_session,
     org_settings,
+    refusal,
     says,
     says_text,
     scripted,
@@ -295,6 +296,24 @@ async def test_a_given_token_of_another_kind_asks_who_it_is() -> None:
             got = await session.token()
         assert (got.org_id, got.user_id) == (ORG_ID, USER_ID)
         assert server.asked == [("GET", "/services/oauth2/userinfo")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (refusal("REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.", 403), OrgThrottled),
+        (says_text("Bad_OAuth_Token", 403), LoginRefused),
+        (says_text("<html></html>", 502), LinkDown),
+        (says({}), LinkDown),
+    ],
+)
+async def test_a_given_token_that_cannot_be_looked_up(answer: Any, expected: type[Exception]) -> None:
+    """A spent quota is no bad token."""
+    async with scripted(answer) as server:
+        secrets = Secrets(sf_access_token=SecretStr("eyJ.a.b"))
+        async with Session(org_settings(server.url), secrets, "access_token", now_ms=now_ms) as session:
+            with pytest.raises(expected):
+                await session.token()
 
 
 async def test_no_secret_is_shown_or_logged() -> None:
