@@ -46,7 +46,7 @@ from connector.serve.relay import Relay
 from connector.serve.retained import RetainedMessages
 from connector.settings import Settings
 from connector.store.database import Database
-from connector.supervise import Jobs, run_jobs
+from connector.supervise import Jobs, Stop, run_jobs
 
 log = structlog.get_logger()
 
@@ -148,8 +148,8 @@ class Connector:
         if message is not None:
             await self._outbox.send(message)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run until `stop` is set.
+    async def run(self, stop: Stop) -> None:
+        """Run until `stop` is asked for.
 
         Raises:
             ConnectorError: What is not to be waited out.
@@ -419,7 +419,7 @@ class Connector:
                 self._wake.set()
 
 
-async def run_daemon(settings: Settings, stop: asyncio.Event) -> None:
+async def run_daemon(settings: Settings, stop: Stop) -> None:
     """The daemon, from settings to the end.
 
     Raises:

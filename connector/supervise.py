@@ -17,10 +17,41 @@ Job = Callable[[], Awaitable[None]]
 BACKOFF_FIRST_S = 0.5
 # A job that ran this long before it failed starts its back-off anew.
 HEALTHY_AFTER_S = 60.0
+# Some tools signal a process and then its group: two signals this close are one.
+SAME_SIGNAL_S = 1.0
 
 
 class StopRequested(Exception):
     """Told to stop; ends the task group of the intake."""
+
+
+class Stop:
+    """What a person, or the service manager, asks for.
+
+    Attributes:
+        asked: Stop, after what is under way.
+        hurried: Stop now: close what is open, and leave the rest to the next start.
+    """
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+
+    def on_signals(self) -> None:
+        """SIGTERM and SIGINT ask; a second one hurries."""
+        loop = asyncio.get_running_loop()
+        first_s = 0.0
+
+        def received() -> None:
+            nonlocal first_s
+            if not self.asked.is_set():
+                first_s = loop.time()
+                self.asked.set()
+            elif loop.time() - first_s > SAME_SIGNAL_S:
+                self.hurried.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, received)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +95,8 @@ async def keep_running(name: str, job: Job, *, rng: random.Random, backoff_max_s
             return
 
 
-async def run_jobs(jobs: Jobs, stop: asyncio.Event, *, rng: random.Random, backoff_max_s: float) -> None:
-    """Run everything until `stop` is set or something fails for good; then let the outflow drain.
+async def run_jobs(jobs: Jobs, stop: Stop, *, rng: random.Random, backoff_max_s: float) -> None:
+    """Run everything until `stop` is asked for or something fails for good; then let the outflow drain.
 
     Raises:
         ConnectorError: The first error that is not to be waited out.
@@ -83,32 +114,22 @@ async def run_jobs(jobs: Jobs, stop: asyncio.Event, *, rng: random.Random, backo
             drains = started(outflow, jobs.outflow)
             try:
                 async with asyncio.TaskGroup() as intake:
-                    intake.create_task(_raise_when(stop), name="app.stop")
+                    intake.create_task(_raise_when(stop.asked), name="app.stop")
                     started(intake, jobs.intake)
             except* StopRequested:
                 log.info("app.stopping", drain_timeout_s=jobs.drain_timeout_s)
             jobs.drain()
-            _, late = await asyncio.wait(drains, timeout=jobs.drain_timeout_s)
-            for task in (*late, *others):
+            hurried = outflow.create_task(stop.hurried.wait(), name="app.hurried")
+            drained = outflow.create_task(asyncio.wait(drains), name="app.drained")
+            await asyncio.wait((drained, hurried), timeout=jobs.drain_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in (hurried, drained, *drains, *others):
                 task.cancel()
     except BaseExceptionGroup as group:
         raise _first(group) from group
 
 
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """SIGTERM and SIGINT set `stop`; a second one ends the process as the signal does by default."""
-    loop = asyncio.get_running_loop()
-
-    def received(number: signal.Signals) -> None:
-        stop.set()
-        loop.remove_signal_handler(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, received, number)
-
-
-async def _raise_when(stop: asyncio.Event) -> None:
-    await stop.wait()
+async def _raise_when(asked: asyncio.Event) -> None:
+    await asked.wait()
     raise StopRequested
 
 

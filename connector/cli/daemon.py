@@ -7,7 +7,7 @@ import click
 from connector.app import run_daemon
 from connector.cli.project import org_settings
 from connector.settings import Settings
-from connector.supervise import stop_on_signals
+from connector.supervise import Stop
 
 
 @click.command
@@ -18,6 +18,6 @@ def daemon(settings_path: str | None) -> None:
 
 
 async def _run(settings: Settings) -> None:
-    stop = asyncio.Event()
-    stop_on_signals(stop)
+    stop = Stop()
+    stop.on_signals()
     await run_daemon(settings, stop)
