@@ -189,10 +189,10 @@ class Loader:
                 state = await self._job(spec, state)
                 return await self._bulk_pages(spec, state, fence)
             except OrgRefused as error:
-                if state.job is None or is_stale(error):
+                if is_stale(error):
                     raise
-                # The org has dropped or failed the job: the rows are there for the asking in the other way.
-                log.warning("load.job_given_up", object=spec.name, job=state.job, error=str(error))
+                # No Bulk API for us, or the job is gone or failed: the rows are there for the asking in the other way.
+                log.warning("load.job_given_up", object=spec.name, error=str(error))
                 state = replace(state, via="rest", job=None, locator=None, after=None, done=0)
                 await self._store(spec, state)
         return await self._by_rest(spec, state)
