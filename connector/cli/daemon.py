@@ -4,10 +4,10 @@ import asyncio
 
 import click
 
-from connector.app import run_daemon
+from connector.app.daemon import run_daemon
+from connector.app.supervise import Stop
 from connector.cli.project import org_settings
 from connector.settings import Settings
-from connector.supervise import Stop
 
 
 @click.command

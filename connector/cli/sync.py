@@ -12,7 +12,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from connector.app import sync_once
+from connector.app.once import sync_once
 from connector.cli.outcome import FAILED
 from connector.cli.project import broker_address, org_settings
 from connector.errors import ConfigError, StoreLocked

@@ -23,7 +23,7 @@ class ExternalId(BaseModel):
 
 
 class Base(BaseModel):
-    """The state that the sender had seen."""
+    """The state that the sender had seen: either `version` or `last_modified`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -45,7 +45,10 @@ class Base(BaseModel):
 
 
 class CommandPayload(BaseModel):
-    """A command's JSON object."""
+    """A request to write one record to the org.
+
+    `id` goes with update and delete, `external_id` with upsert, `fields` with create, update and upsert.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 

@@ -16,6 +16,7 @@ from connector.model.command import Command, CommandStatus, ConflictPolicy, OrgP
 from connector.model.ids import RecordId, to_record_id
 from connector.model.message import Message
 from connector.model.objects import ObjectSpec
+from connector.model.record import ReadRecord
 from connector.outbound.conflicts import decide
 from connector.outbound.intake import ECHO_WINDOW_MS
 from connector.outbound.settle import find_created
@@ -34,14 +35,6 @@ class Catalog(Protocol):
 
     def spec(self, name: str) -> ObjectSpec | None:
         """The object, or None if it is not synced."""
-        ...
-
-
-class ReadValues(Protocol):
-    """Turns a row of the REST API into values in wire form."""
-
-    def __call__(self, spec: ObjectSpec, row: Mapping[str, Any]) -> tuple[Mapping[str, Any], int]:
-        """The values and `LastModifiedDate` in milliseconds."""
         ...
 
 
@@ -78,18 +71,18 @@ class CommandWriter:
         replica: Replica,
         org: OrgClient,
         catalog: Catalog,
-        read_values: ReadValues,
+        read: Callable[[ObjectSpec, Mapping[str, Any]], ReadRecord],
         result: Callable[[Command], Sequence[Message]],
         rules: WriterRules,
         now_ms: Callable[[], int],
         rng: random.Random,
         settled: Callable[[], None],
     ) -> None:
-        """`settled` is called after a result was stored, to wake the relay."""
+        """`read` makes a record of a row of the REST API; `settled` is called after a result was stored."""
         self._replica = replica
         self._org = org
         self._catalog = catalog
-        self._read_values = read_values
+        self._read = read
         self._result = result
         self._rules = rules
         self._now_ms = now_ms
@@ -235,8 +228,8 @@ class CommandWriter:
         (row,) = await self._org.retrieve(spec.name, [record_id], spec.read_fields(), Purpose.COMMAND)
         if row is None:
             return _Remote(values=None, modified_ms=None)
-        values, modified_ms = self._read_values(spec, row)
-        return _Remote(values=values, modified_ms=modified_ms)
+        record = self._read(spec, row)
+        return _Remote(values=record.values, modified_ms=record.modified_ms)
 
     def _judged(self, command: Command, outcome: WriteOutcome) -> Command:
         codes = {problem["code"] for problem in outcome.errors}

@@ -20,7 +20,7 @@ from connector.model.command import Command, CommandStatus, ConflictPolicy, OrgP
 from connector.model.ids import RecordId
 from connector.model.message import Delivery, Message
 from connector.model.objects import ObjectSpec, object_spec
-from connector.model.record import StoredRecord
+from connector.model.record import ReadRecord, StoredRecord
 from connector.outbound.intake import CommandIntake, IntakeRules
 from connector.outbound.validate import WriteRules
 from connector.outbound.writer import CommandWriter, WriterRules
@@ -41,6 +41,11 @@ RULES = WriteRules(
     operations=frozenset({"create", "update", "upsert", "delete"}),
     external_id="",
 )
+
+
+def read(_spec: ObjectSpec, row: Mapping[str, Any]) -> ReadRecord:
+    values = {name: value for name, value in row.items() if name != "at"}
+    return ReadRecord(id=ID, values=values, modified_ms=row["at"], modstamp_ms=row["at"], deleted=False)
 
 
 class OneObject:
@@ -139,7 +144,7 @@ class Bench:
             replica=self.database,
             org=self.org,  # type: ignore[arg-type]  # the three methods that the writer uses
             catalog=OneObject(),
-            read_values=lambda _spec, row: ({k: v for k, v in row.items() if k != "at"}, row["at"]),
+            read=read,
             result=PlainAnswers().result,
             rules=WriterRules(owner={}, external_id={}, backoff_max_s=60, parallel=parallel),
             now_ms=lambda: self.now_ms,

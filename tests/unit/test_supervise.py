@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from connector.errors import LinkDown, LoginRefused
-from connector.supervise import Jobs, Stop, keep_running, run_jobs
+from connector.app.supervise import Jobs, Stop, keep_running, run_jobs
 
 RNG = random.Random(1)
 

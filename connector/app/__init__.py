@@ -1,0 +1,1 @@
+"""The wiring: settings in, running parts out. Only this package knows all others."""

@@ -1,0 +1,64 @@
+"""What control messages set off."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from connector.inbound.engine import Inbound
+from connector.mesh.envelope import Envelope
+from connector.serve.control import Actions
+from connector.serve.health import Health
+from connector.store.database import Database
+
+
+def control_actions(
+    *,
+    objects: Callable[[], Collection[str]],
+    inbound: Inbound,
+    database: Database,
+    envelope: Envelope,
+    health: Health,
+    state_changed: Callable[[], None],
+) -> Actions:
+    """The actions on these parts; `state_changed` is told that health has something new."""
+
+    async def sync(names: Sequence[str] | None) -> Mapping[str, Any]:
+        done = await inbound.sync(names)
+        return {
+            "objects": list(done.objects),
+            "records": done.records,
+            "duration_s": round(done.duration_s, 3),
+            "api_calls": done.api_calls,
+        }
+
+    async def verify(names: Sequence[str] | None) -> Mapping[str, Any]:
+        found = await inbound.verify(names)
+        return {
+            "objects": {
+                r.object: {"compared": r.compared, "drift": r.drift, "repaired": r.repaired, "held": r.held}
+                for r in found
+            }
+        }
+
+    async def pause() -> None:
+        inbound.pause()
+        state_changed()
+
+    async def resume() -> None:
+        inbound.resume()
+        state_changed()
+
+    async def status() -> Mapping[str, Any]:
+        return await health.document()
+
+    async def command(command_id: str) -> Mapping[str, Any] | None:
+        found = await database.run(lambda unit: unit.command(command_id))
+        if found is None:
+            return None
+        document: Mapping[str, Any] = orjson.loads(envelope.result(found)[0].payload)
+        return document
+
+    return Actions(
+        objects=objects, sync=sync, pause=pause, resume=resume, status=status, command=command, verify=verify
+    )

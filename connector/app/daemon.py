@@ -1,0 +1,297 @@
+"""The daemon: every part opened, wired and run until told to stop."""
+
+import asyncio
+import random
+from collections.abc import Collection
+from functools import partial
+from importlib.metadata import version as distribution_version
+
+import structlog
+
+from connector.app.actions import control_actions
+from connector.app.org import Org, change_source, opened_org, wall_clock_ms
+from connector.app.reports import Observer, round_messages
+from connector.app.rules import inbound_rules, intake_rules, milliseconds, writer_rules
+from connector.app.supervise import Jobs, Stop, run_jobs
+from connector.inbound.apply import Applied
+from connector.inbound.engine import Inbound, Outlets
+from connector.inbound.rounds import Round
+from connector.inbound.values import from_row
+from connector.mesh.connection import MeshConnection
+from connector.mesh.envelope import Envelope, health_message
+from connector.mesh.router import Router
+from connector.mesh.signals import Signals, asks_for_sync
+from connector.mesh.topics import Incoming, Topics
+from connector.model.message import Delivery
+from connector.model.objects import ObjectSpec
+from connector.outbound.intake import CommandIntake
+from connector.outbound.writer import CommandWriter
+from connector.serve.control import Control
+from connector.serve.health import Health, LagWindow, Troubles
+from connector.serve.outbox import Outbox
+from connector.serve.relay import Relay
+from connector.serve.retained import RetainedMessages
+from connector.settings import Settings
+from connector.store.database import Database
+
+log = structlog.get_logger()
+
+RETENTION_EVERY_S = 60.0
+RETENTION_ROWS = 500
+# How often commands that another process has queued are looked for.
+QUEUED_LOOK_S = 0.2
+
+
+async def run_daemon(settings: Settings, stop: Stop) -> None:
+    """The daemon, from settings to the end.
+
+    Raises:
+        ConnectorError: What is not to be waited out; at the first start also an org that cannot be reached.
+    """
+    async with Database(settings.storage.path) as database:
+        signalling = _Signalling(settings, database)
+        async with opened_org(settings, database, signalling.warn_of_limit) as org:
+            await Daemon(settings, database, org, signalling).run(stop)
+
+
+class _Signalling:
+    """Signals, and the outbox that they go into; needed before the org is known."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.wake = asyncio.Event()
+        self.outbox = Outbox(database, self.wake)
+        self.topics = Topics(root=settings.mqtt.root, org_code=settings.node.org_code, target=settings.signals.target)
+        self.signals = Signals(
+            self.topics,
+            enabled=settings.signals.enabled,
+            batch_interval_ms=milliseconds(settings.signals.batch_interval),
+        )
+        self._warn_at = settings.limits.warn_at
+
+    async def warn_of_limit(self, used: int, maximum: int) -> None:
+        """The org's API use crossed the mark."""
+        message = self.signals.api_use(used=used, maximum=maximum, warn_at=self._warn_at, now_ms=wall_clock_ms())
+        if message is not None:
+            await self.outbox.send(message)
+
+
+class Daemon:
+    """All parts, wired to one another."""
+
+    def __init__(self, settings: Settings, database: Database, org: Org, signalling: _Signalling) -> None:
+        """`database` and `org` are open."""
+        self._settings = settings
+        self._database = database
+        self._org = org
+        self._rng = random.Random()  # noqa: S311 - jitter, not secrets
+        self._wake = signalling.wake
+        self._outbox = signalling.outbox
+        self._topics = signalling.topics
+        self._signals = signalling.signals
+        self._envelope = Envelope(self._topics, node=settings.node.name)
+        self._envelope.use_org(org.id)
+        self._troubles = Troubles(wall_clock_ms)
+        self._lag = LagWindow()
+        self._make_inbound()
+        self._make_outbound()
+        self._make_mesh()
+        self._make_serving()
+
+    def _make_inbound(self) -> None:
+        self._source = change_source(self._settings, self._org, self._troubles.changed.set)
+        self._inbound = Inbound(
+            inbound_rules(self._settings, self._org.id),
+            Outlets(
+                on_round=self._round_ended,
+                on_applied=self._applied,
+                hole_messages=self._envelope.hole,
+                calls=self._org.calls,
+            ),
+            org=self._org.rest,
+            replica=self._database,
+            source=self._source,
+            now_ms=wall_clock_ms,
+            rng=self._rng,
+        )
+
+    def _make_outbound(self) -> None:
+        self._writer = CommandWriter(
+            replica=self._database,
+            org=self._org.rest,
+            catalog=self._inbound.catalog,
+            read=from_row,
+            result=self._envelope.result,
+            rules=writer_rules(self._settings),
+            now_ms=wall_clock_ms,
+            rng=self._rng,
+            settled=self._wake.set,
+        )
+        self._intake = CommandIntake(
+            replica=self._database,
+            catalog=self._inbound.catalog,
+            answers=self._envelope,
+            rules=intake_rules(self._settings),
+            now_ms=wall_clock_ms,
+            stored=self._command_stored,
+        )
+
+    def _make_mesh(self) -> None:
+        self._mesh = MeshConnection(
+            self._settings.mqtt,
+            self._settings.secrets,
+            self._topics,
+            node=self._settings.node.name,
+            version=distribution_version("salesforce-sync"),
+            now_ms=wall_clock_ms,
+            rng=self._rng,
+            backoff_max_s=self._settings.sync.backoff_max.total_seconds(),
+        )
+        self._router = Router(
+            self._mesh,
+            self._topics,
+            {"command": self._on_command, "control": self._on_control, "signal": self._on_signal},
+            store=self._outbox.send,
+            rng=self._rng,
+        )
+
+    def _make_serving(self) -> None:
+        retain = self._settings.mqtt.retain_records
+        retained = RetainedMessages(self._database, self._envelope, self._specs, retain_records=retain)
+        self._relay = Relay(
+            replica=self._database,
+            publisher=self._mesh,
+            codec=self._envelope,
+            signals=self._signals,
+            wake=self._wake,
+            retain_records=retain,
+            retained=retained.pages,
+            observe_lag_ms=self._lag.add,
+            now_ms=wall_clock_ms,
+            rng=self._rng,
+        )
+        observer = Observer(
+            transport=self._settings.salesforce.stream,
+            database=self._database,
+            org=self._org,
+            inbound=self._inbound,
+            source=self._source,
+            refused_topics=lambda: self._mesh.refused,
+            parked_count=lambda: self._relay.parked_count,
+        )
+        self._health = Health(
+            publisher=self._mesh,
+            message=partial(health_message, self._topics),
+            observe=observer.observe,
+            troubles=self._troubles,
+            lag=self._lag,
+            node=self._settings.node.name,
+            started_ms=wall_clock_ms(),
+            now_ms=wall_clock_ms,
+            interval_s=self._settings.health.interval.total_seconds(),
+        )
+        self._control = Control(
+            self._topics,
+            control_actions(
+                objects=self._settings.synced().keys,
+                inbound=self._inbound,
+                database=self._database,
+                envelope=self._envelope,
+                health=self._health,
+                state_changed=self._troubles.changed.set,
+            ),
+            send=self._outbox.send,
+            max_payload_bytes=int(self._settings.mqtt.max_payload),
+        )
+
+    async def run(self, stop: Stop) -> None:
+        """Run until `stop` is asked for.
+
+        Raises:
+            ConnectorError: What is not to be waited out.
+        """
+        await self._inbound.start()
+        async with self._mesh:
+            self._mesh.on_connected.append(self._connected)
+            self._mesh.on_disconnected.append(self._troubles.changed.set)
+            log.info("app.started", objects=list(self._settings.synced()), node=self._settings.node.name)
+            backoff_max_s = self._settings.sync.backoff_max.total_seconds()
+            await run_jobs(self._jobs(), stop, rng=self._rng, backoff_max_s=backoff_max_s)
+        log.info("app.stopped")
+
+    def _jobs(self) -> Jobs:
+        return Jobs(
+            intake={**self._inbound.jobs(), "mesh.router": self._router.run, "serve.control": self._control.run},
+            outflow={"serve.relay": self._relay.run, "outbound.writer": self._writer.run},
+            drain=self._drain,
+            watch={
+                "mesh.connection": self._mesh.run,
+                "serve.health": self._health.run,
+                "salesforce.budget": self._org.budget.run,
+                "store.retention": self._retention,
+                "store.queued_commands": self._queued_commands,
+            },
+        )
+
+    # What the parts tell one another
+
+    async def _round_ended(self, done: Round) -> None:
+        for message in round_messages(done, self._signals, self._troubles, wall_clock_ms()):
+            await self._outbox.send(message)
+        if done.kind == "load" and done.error is None and self._settings.mqtt.retain_records:
+            self._relay.put_back()
+
+    def _applied(self, applied: Applied) -> None:
+        if applied.changes:
+            self._wake.set()
+
+    def _connected(self, forgotten: bool) -> None:
+        self._relay.link_up(forgotten)
+        self._health.link_up()
+
+    def _command_stored(self) -> None:
+        self._writer.wake()
+        self._wake.set()
+
+    def _drain(self) -> None:
+        self._writer.drain()
+        self._relay.finish()
+
+    def _specs(self) -> Collection[ObjectSpec]:
+        return self._inbound.catalog.specs.values()
+
+    # Messages from the mesh
+
+    async def _on_command(self, incoming: Incoming, delivery: Delivery) -> None:
+        await self._intake.handle(incoming.subject, incoming.verb, delivery)
+
+    async def _on_control(self, incoming: Incoming, delivery: Delivery) -> None:
+        await self._control.handle(incoming.verb, delivery)
+
+    async def _on_signal(self, _incoming: Incoming, delivery: Delivery) -> None:
+        if asks_for_sync(self._topics, delivery.payload):
+            await self._control.sync_signalled()
+        else:
+            log.info("signal.ignored", bytes=len(delivery.payload))
+
+    # House-keeping
+
+    async def _retention(self) -> None:
+        keep_deleted_ms = milliseconds(self._settings.storage.keep_deleted)
+        keep_changes_ms = milliseconds(self._settings.storage.keep_changes)
+        while True:
+            removed = RETENTION_ROWS
+            while removed >= RETENTION_ROWS:
+                removed = await self._database.run(
+                    lambda unit: unit.trim(wall_clock_ms(), keep_deleted_ms, keep_changes_ms, RETENTION_ROWS)
+                )
+            await asyncio.sleep(RETENTION_EVERY_S)
+
+    async def _queued_commands(self) -> None:
+        """Wake the writer when another process has queued a command."""
+        seen = await self._database.data_version()
+        while True:
+            await asyncio.sleep(QUEUED_LOOK_S)
+            now = await self._database.data_version()
+            if now != seen:
+                seen = now
+                self._command_stored()

@@ -1,0 +1,58 @@
+"""One load and catch-up, without stream and broker."""
+
+import random
+from collections.abc import Sequence
+
+from connector.app.org import opened_org, wall_clock_ms
+from connector.app.rules import inbound_rules
+from connector.inbound.engine import Inbound, Outlets
+from connector.inbound.rounds import Round
+from connector.inbound.snapshot import Progress
+from connector.settings import Settings
+from connector.store.database import Database
+
+
+async def sync_once(settings: Settings, objects: Sequence[str] | None, progress: Progress) -> Sequence[Round]:
+    """Load what is not loaded, catch up on the rest, and end.
+
+    Changes go into the log; the daemon publishes them when it starts.
+
+    Args:
+        settings: With the secrets to log in.
+        objects: Only these; None: every synced object.
+        progress: Gets object, rows done and rows in total.
+
+    Raises:
+        ConnectorError: It did not work; what was done stays.
+    """
+    rounds: list[Round] = []
+
+    async def ended(done: Round) -> None:
+        rounds.append(done)
+
+    async def unheard(_used: int, _maximum: int) -> None:
+        """The budget logs its warning itself."""
+
+    if objects:
+        settings = settings.model_copy(update={"sync": settings.sync.model_copy(update={"objects": tuple(objects)})})
+    async with Database(settings.storage.path) as database, opened_org(settings, database, unheard) as org:
+        inbound = Inbound(
+            inbound_rules(settings, org.id),
+            Outlets(
+                on_round=ended,
+                on_applied=lambda _applied: None,
+                hole_messages=lambda _hole: (),
+                calls=org.calls,
+                progress=progress,
+            ),
+            org=org.rest,
+            replica=database,
+            source=None,
+            now_ms=wall_clock_ms,
+            rng=random.Random(),  # noqa: S311 - jitter, not secrets
+        )
+        await inbound.start()
+        for name in inbound.catalog.specs:
+            await inbound.loader.load(name)
+        await inbound.sync()
+    return rounds

@@ -1,0 +1,102 @@
+"""The doors to the org, opened, and the org pinned to its replica."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from connector.errors import ConfigError, StoreUnusable, TransientError
+from connector.ports import Purpose
+from connector.salesforce.budget import ApiBudget
+from connector.salesforce.cometd import CometdSource
+from connector.salesforce.login import Session
+from connector.salesforce.rest import RestClient
+from connector.salesforce.token_store import FileTokenStore
+from connector.settings import Settings
+from connector.store.database import Database
+
+log = structlog.get_logger()
+
+ORG_CURSOR = "org"
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since the Unix epoch, UTC."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Org:
+    """The org as the other parts see it.
+
+    Attributes:
+        id: 18-character id of the org.
+    """
+
+    session: Session
+    budget: ApiBudget
+    rest: RestClient
+    id: str
+
+    def calls(self, purpose: Purpose) -> int:
+        """API calls of ours for a purpose in the last 24 hours."""
+        return int(self.budget.snapshot()["own"].get(purpose.value, 0))
+
+
+@asynccontextmanager
+async def opened_org(
+    settings: Settings, database: Database, on_warning: Callable[[int, int], Awaitable[None]]
+) -> AsyncIterator[Org]:
+    """Log in and open the doors; `on_warning` gets (used, max) when API use crosses its mark.
+
+    Raises:
+        LoginRefused: The org refuses the credentials.
+        TransientError: It cannot be reached and never was, so its id is not known.
+        StoreUnusable: The replica is another org's.
+    """
+    salesforce = settings.salesforce
+    store = FileTokenStore(settings.storage.path.with_name("refresh_token.json"))
+    session = Session(salesforce, settings.secrets, settings.auth_flow(), now_ms=wall_clock_ms, store=store)
+    budget = ApiBudget(settings.limits, database, now_ms=wall_clock_ms, on_warning=on_warning)
+    rest = RestClient(session, budget, api_version=salesforce.api_version, timeout_s=salesforce.timeout.total_seconds())
+    async with session, budget, rest:
+        yield Org(session=session, budget=budget, rest=rest, id=await _org_id(session, database))
+
+
+def change_source(settings: Settings, org: Org, on_state: Callable[[], None]) -> CometdSource | None:
+    """The stream that the settings ask for; None if it is off.
+
+    Raises:
+        ConfigError: It is not available.
+    """
+    salesforce = settings.salesforce
+    if salesforce.stream == "pubsub":
+        raise ConfigError("salesforce.stream = 'pubsub': not available in this version; expected cometd or off")
+    if salesforce.stream == "off":
+        return None
+    return CometdSource(
+        org.session,
+        channel=salesforce.channel,
+        api_version=salesforce.api_version,
+        now_ms=wall_clock_ms,
+        on_state=on_state,
+    )
+
+
+async def _org_id(session: Session, database: Database) -> str:
+    """The org's id, pinned to the replica: records and positions of two orgs must not mix."""
+    known = await database.run(lambda unit: unit.cursor(ORG_CURSOR))
+    try:
+        told: str = (await session.token()).org_id
+    except TransientError as error:
+        if known is None:
+            raise
+        log.warning("app.org_unreachable", error=str(error))
+        return known
+    if known is None:
+        await database.run(lambda unit: unit.set_cursor(ORG_CURSOR, told, wall_clock_ms()))
+    elif known != told:
+        raise StoreUnusable(f"the replica holds org {known}, the login is of org {told}: set another storage.path")
+    return told

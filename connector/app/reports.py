@@ -1,0 +1,120 @@
+"""What the parts report, as signals, troubles and the observations of the health document."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from connector.app.org import Org
+from connector.inbound.engine import Inbound
+from connector.inbound.rounds import Round
+from connector.mesh.signals import Signals
+from connector.model.message import Message
+from connector.model.objects import ObjectSpec
+from connector.ports import Unit
+from connector.salesforce.cometd import CometdSource
+from connector.serve.health import ObjectNow, Observations, StreamNow, Troubles
+from connector.store.database import Database
+
+# The rounds whose good end is a signal, by the word of the signal's `kind`.
+SIGNALLED: Mapping[str, str] = {
+    "load": "first_load",
+    "reread": "first_load",
+    "catch_up": "catch_up",
+    "poll": "poll",
+    "sync": "requested",
+}
+
+
+def round_messages(done: Round, signals: Signals, troubles: Troubles, now_ms: int) -> Iterator[Message]:
+    """The signals of a round; a failure is told once per object and spell."""
+    kind = SIGNALLED.get(done.kind, done.kind)
+    subjects: Sequence[str | None] = done.objects or (None,)
+    for name in subjects:
+        source = f"{kind}:{name}" if name else kind
+        if done.error is None:
+            troubles.clear(source)
+            signals.recovered(kind, name)
+            continue
+        troubles.report(source, done.error)
+        message = signals.sync_failed(kind=kind, object_name=name, error=done.error, now_ms=now_ms)
+        if message is not None:
+            yield message
+    if done.error is None and done.kind in SIGNALLED:
+        message = signals.sync_complete(
+            kind=kind,
+            objects=done.objects,
+            records=done.records,
+            duration_s=done.duration_s,
+            api_calls=done.api_calls,
+            now_ms=now_ms,
+        )
+        if message is not None:
+            yield message
+
+
+class Observer:
+    """Looks at every part for the health document."""
+
+    def __init__(
+        self,
+        *,
+        transport: str,
+        database: Database,
+        org: Org,
+        inbound: Inbound,
+        source: CometdSource | None,
+        refused_topics: Callable[[], tuple[str, ...]],
+        parked_count: Callable[[], int],
+    ) -> None:
+        self._transport = transport
+        self._database = database
+        self._org = org
+        self._inbound = inbound
+        self._source = source
+        self._refused_topics = refused_topics
+        self._parked_count = parked_count
+
+    async def observe(self) -> Observations:
+        """Everything as it is now.
+
+        Raises:
+            StoreBusy: The database cannot be asked now.
+        """
+        inbound = self._inbound
+        specs = list(inbound.catalog.specs.values())
+        counts, queues, version, holes = await self._database.run(lambda unit: _figures(unit, specs))
+        api = self._org.budget.snapshot()
+        return Observations(
+            version=version,
+            stream=self._stream(),
+            objects={
+                name: ObjectNow(
+                    records=count,
+                    streamed=self._source is not None,
+                    last_polled_ms=inbound.poller.states[name].polled_ms,
+                    verified_ms=inbound.repairer.verified_ms.get(name),
+                    drift=inbound.repairer.held.get(name, 0),
+                    holes=holes.count(name),
+                )
+                for name, count in counts.items()
+            },
+            queues=queues,
+            api_used=api["used"],
+            api_max=api["max"],
+            api_own=api["own"],
+            mesh_refused=self._refused_topics(),
+            parked_count=self._parked_count(),
+        )
+
+    def _stream(self) -> StreamNow:
+        state = self._inbound.stream_state
+        return StreamNow(
+            state=state.status,
+            transport=self._transport,
+            since_ms=state.since_ms,
+            last_frame_ms=self._source.status.last_frame_ms if self._source else None,
+            last_event_ms=state.last_event_ms,
+        )
+
+
+def _figures(unit: Unit, specs: Sequence[ObjectSpec]) -> tuple[dict[str, int], Mapping[str, int], int, list[str]]:
+    counts = {spec.name: unit.count(spec) for spec in specs}
+    return counts, unit.queue_depths(), unit.last_version(), [hole.object for hole in unit.open_holes()]
