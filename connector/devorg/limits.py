@@ -9,7 +9,7 @@ BULK_QUERY_JOBS = 10_000
 DATA_STORAGE_MB = 1024
 _SEASONS = ("Winter", "Spring", "Summer")
 _WINTER_25 = 62
-_RESOURCES = ("composite", "jobs", "limits", "query", "queryAll", "sobjects")
+_RESOURCES = ("composite", "jobs", "limits", "query", "queryAll", "sobjects", "tooling")
 
 
 def routes(context: Context) -> list[web.RouteDef]:

@@ -12,7 +12,19 @@ from typing import Self
 
 from aiohttp import web
 
-from connector.devorg import admin, bulk, collections, cometd, limits, oauth, query, replication, rest, soap
+from connector.devorg import (
+    admin,
+    bulk,
+    collections,
+    cometd,
+    limits,
+    oauth,
+    query,
+    replication,
+    rest,
+    soap,
+    tooling,
+)
 from connector.devorg.bus import EventBus
 from connector.devorg.changes import EventOptions
 from connector.devorg.clock import OrgClock
@@ -198,7 +210,7 @@ def _application(context: Context, keys: KeyPair, drop: admin.DropConnections) -
     login = oauth.LoginServer(context, keys)
     app.add_routes(oauth.routes(context, login))
     app.add_routes(soap.routes(context, login))
-    for module in (limits, rest, collections, query, replication, bulk, cometd):
+    for module in (limits, rest, collections, query, tooling, replication, bulk, cometd):
         app.add_routes(module.routes(context))
     app.add_routes(admin.routes(context, keys, drop))
     return app
