@@ -17,7 +17,7 @@ from connector.inbound.apply import Applied, apply_reads
 from connector.inbound.catalog import SpecChanged
 from connector.inbound.fence import ReadFence
 from connector.inbound.holes import close_holes
-from connector.inbound.progress import PollMark
+from connector.inbound.progress import LoadState, PollMark
 from connector.inbound.rounds import Backoff, Round, RoundKind, Stopwatch, Tools, is_stale, readable
 from connector.model.change import Origin
 from connector.model.objects import ObjectSpec
@@ -80,6 +80,9 @@ class PollState:
     error: str | None = None
     due_s: float = 0.0
     corrected: int = 0  # changes found since the object's hole was opened
+    owed: bool = (
+        False  # asked for in the middle of the first load: nobody told of what came before, to rows read by then
+    )
 
 
 @dataclass(slots=True)
@@ -127,9 +130,14 @@ class Poller:
         self._wake.set()
 
     def loaded(self, name: str) -> None:
-        """An object was loaded just now: its next poll is an interval away."""
-        if name in self.states:
-            self.states[name].due_s = _now_s() + self._interval_s(name)
+        """An object was loaded just now: its next poll is an interval away, unless one is owed."""
+        if name not in self.states:
+            return
+        state = self.states[name]
+        state.due_s = _now_s() + self._interval_s(name)
+        if state.owed:
+            state.owed = False
+            self.poll_soon((name,))
 
     def hole_opened(self, names: Iterable[str]) -> None:
         """Holes were opened: count what is corrected from here."""
@@ -248,11 +256,14 @@ class Poller:
         catalog = self._tools.catalog
         specs = [catalog.specs[n] for n in names if catalog.usable(n)]
 
-        def look(unit: Unit) -> list[tuple[ObjectSpec, PollMark, Sequence[Hole]]]:
-            marks = ((spec, PollMark.stored(unit, spec.name), unit.open_holes(spec.name)) for spec in specs)
-            return [(spec, mark, holes) for spec, mark, holes in marks if mark is not None]
+        def look(unit: Unit) -> tuple[list[tuple[ObjectSpec, PollMark, Sequence[Hole]]], list[str]]:
+            marks = [(spec, PollMark.stored(unit, spec.name), unit.open_holes(spec.name)) for spec in specs]
+            begun = [s.name for s, mark, _ in marks if mark is None and LoadState.stored(unit, s.name) is not None]
+            return [(spec, mark, holes) for spec, mark, holes in marks if mark is not None], begun
 
-        found = await self._tools.replica.run(look)
+        found, begun = await self._tools.replica.run(look)
+        for name in begun:
+            self.states[name].owed = True
         told = self._stream_healthy
         return [
             _Reading(spec, mark, holes, fences.enter_context(self._tools.applying.fences.open(spec.name)), told)
