@@ -25,7 +25,9 @@ def demo(seconds: float) -> None:
     if not figures.good:
         console.print("The demo did not end as it should: see the figures above.", style="bold red")
         sys.exit(FAILED)
-    console.print("Every edit arrived, every command was answered, and the replica is equal to the org.")
+    console.print(
+        "Every edit arrived, every command was answered, and the replica is equal to the org.", soft_wrap=True
+    )
 
 
 async def _run(console: Console, seconds: float) -> Figures:
@@ -40,7 +42,7 @@ async def _run(console: Console, seconds: float) -> Figures:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupted)
-    async with stage(lambda text: console.print(f"==> {text}")) as scene:
+    async with stage(lambda text: console.print(f"==> {text}", soft_wrap=True)) as scene:
         _where(console, scene, seconds)
         if seconds > 0:
             loop.call_later(seconds, stop.set)
