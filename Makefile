@@ -37,5 +37,8 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+schemas: setup ## Write schemas/ anew from the models
+	$(BIN)/python -m connector.schemas schemas
+
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

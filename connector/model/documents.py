@@ -45,7 +45,7 @@ class ChangeDocument(Document):
 
 
 class ChangeEventDocument(Document):
-    """A change as a CloudEvent, structured JSON; section 2 of the interface."""
+    """A change as a CloudEvent, structured JSON."""
 
     specversion: Literal["1.0"]
     id: str = Field(description="{node}/{version}: the same for every redelivery.")
@@ -87,7 +87,7 @@ class ProblemDocument(Document):
 
 
 class ResultDocument(Document):
-    """What became of a command; section 3 of the interface."""
+    """What became of a command."""
 
     command_id: str
     status: Literal["accepted", "succeeded", "failed", "conflict", "rejected", "expired", "unknown"]
@@ -111,7 +111,7 @@ class RejectedDocument(Document):
 
 
 class SignalDocument(Document):
-    """A BlackRoad signal; section 6 of the interface."""
+    """A BlackRoad signal."""
 
     ts: Iso
     signal: str
@@ -130,7 +130,7 @@ class ErrorDocument(Document):
 
 
 class ReplyDocument(Document):
-    """The reply to a control message; section 5 of the interface."""
+    """The reply to a control message."""
 
     ok: Literal[True]
     verb: str
@@ -201,7 +201,7 @@ class LastError(Document):
 
 
 class HealthDocument(Document):
-    """The health document; section 5 of the interface."""
+    """What is running, how late it is and what waits."""
 
     state: Literal["ok", "degraded", "failing"]
     node: str

@@ -21,14 +21,15 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "ports": frozenset({"model", "errors"}),
     "settings": frozenset({"model", "errors"}),
     "logs": frozenset(),
-    "supervise": frozenset({"errors"}),
+    "schemas": frozenset({"model", "outbound"}),
     **dict.fromkeys(DOORS, NOUNS | {"settings"}),
     **dict.fromkeys(WAYS, NOUNS),
     # The local org shares no code with the rest: what both would get wrong the same way, no test could see.
     "devorg": frozenset(),
     "demo": NOUNS | DOORS | {"settings"},
-    "app": NOUNS | DOORS | WAYS | {"settings", "supervise"},
-    "cli": NOUNS | DOORS | {"settings", "supervise", "logs", "app", "demo"},
+    "app": NOUNS | DOORS | WAYS | {"settings", "schemas"},
+    "doctor": NOUNS | DOORS | {"settings", "app"},
+    "cli": NOUNS | DOORS | {"settings", "logs", "app", "doctor", "demo"},
     "__main__": frozenset({"cli"}),
     "__init__": frozenset(),
 }

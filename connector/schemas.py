@@ -1,0 +1,86 @@
+"""JSON Schemas of the messages on the mesh, made of the models that check them.
+
+`python -m connector.schemas` prints them all, `python -m connector.schemas schemas` writes one file each there.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+from connector.model.documents import (
+    ChangeDocument,
+    ChangeEventDocument,
+    HealthDocument,
+    HoleDocument,
+    RefusalDocument,
+    RejectedDocument,
+    ReplyDocument,
+    ResultDocument,
+    SignalDocument,
+    StatusDocument,
+)
+from connector.outbound.payload import CommandPayload
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+URN = "urn:blackroad:salesforce"
+VERSION = 1
+
+# Name -> where it stands, and the model. `change` is what the `dataschema` of a change event names.
+DOCUMENTS: Mapping[str, tuple[str, Any]] = {
+    "change_event": ("on {root}/change/{Object}/{operation}/{Id}", ChangeEventDocument),
+    "change": ("`data` of a change event", ChangeDocument),
+    "command": ("on {root}/command/{Object}/{operation}", CommandPayload),
+    "result": ("on {root}/result/{command_id} and the command's reply address", ResultDocument),
+    "reply": ("on the reply address, else on {root}/reply/{verb}", ReplyDocument | RefusalDocument),
+    "status": ("on {root}/status, retained", StatusDocument),
+    "health": ("on {root}/health, retained; also `data` of the reply to `status`", HealthDocument),
+    "hole": ("on {root}/hole/{Object}, retained while open", HoleDocument),
+    "rejected": ("on {root}/rejected", RejectedDocument),
+    "signal": ("on blackroad/signals/{FROM}/{TO}", SignalDocument),
+}
+
+
+class _Plain(GenerateJsonSchema):
+    """Without titles that only repeat the members' names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
+        return False
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Name -> JSON Schema 2020-12 of the message; each stands alone."""
+    return {name: _schema(name, where, model) for name, (where, model) in DOCUMENTS.items()}
+
+
+def _schema(name: str, where: str, model: Any) -> dict[str, Any]:
+    made = TypeAdapter(model).json_schema(schema_generator=_Plain)
+    head = {"$schema": DIALECT, "$id": f"{URN}:{name}:{VERSION}", "title": name, "$comment": where}
+    return head | made | {"title": name}
+
+
+def text_of(schema: Mapping[str, Any]) -> str:
+    """A schema as its file holds it."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the schemas, or write them."""
+    parser = argparse.ArgumentParser(prog="python -m connector.schemas", description=__doc__)
+    parser.add_argument("directory", type=Path, nargs="?", help="where to write one file per schema")
+    directory = parser.parse_args(arguments).directory
+    if directory is None:
+        sys.stdout.write(text_of(schemas()))
+        return 0
+    for name, schema in schemas().items():
+        (directory / f"{name}.json").write_text(text_of(schema), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
