@@ -12,11 +12,11 @@ from tests.e2e.stack import OBJECTS, Stack
 from tests.e2e.waiting import until
 from tests.e2e.watcher import ROOT, SIGNALS
 
-SLOW_S = 0.4
+SLOW_S = 0.3
 
 
 def test_nothing_is_published_but_the_signal_of_each_object(stack: Stack) -> None:
-    """A first load ends with `sync_complete`, word for word as promised, and publishes no change; rows are version 0."""
+    """A first load ends with `sync_complete`, word for word, and publishes no change: rows are version 0."""
     for name in OBJECTS:
         stack.watcher.until_signal("sync_complete", kind="first_load", objects=[name])
     messages = [m for m in stack.watcher.messages(SIGNALS) if m.json["signal"] == "sync_complete"]
@@ -56,7 +56,7 @@ def test_another_start_loads_nothing_again(stack: Stack) -> None:
 def test_edits_during_the_load_are_not_lost(make_stack: MakeStack, way: str) -> None:
     """The stream is subscribed before the load begins, so that what happens meanwhile is in neither gap nor twice."""
     settings = {"sync": {"bulk_threshold": 1_000_000 if way == "rest" else 1}}
-    stack = make_stack(settings, seed={"accounts": 5, "contacts": 4100, "leads": 4100, "opportunities": 5})
+    stack = make_stack(settings, seed={"contacts": 2100, "leads": 50})
     stack.org.set(bulk_job_s=2 * SLOW_S, delivered_event_limit=10_000_000)
     stack.org.fault("rest", path="/query", delay_s=SLOW_S, count=None)
     with editing(stack.told["url"]) as edits:
@@ -65,14 +65,14 @@ def test_edits_during_the_load_are_not_lost(make_stack: MakeStack, way: str) -> 
     stack.org.no_faults()
     subscribed, loads = stack.daemon.events("stream.subscribed"), stack.daemon.events("load.started")
     assert subscribed[0]["timestamp"] < min(load["timestamp"] for load in loads)
-    assert {load["via"] for load in loads} == {way}
+    assert {load["via"] for load in loads if load["records"] > 1} == {way}
     folded = stack.settled()
     assert len(folded.data) > 0, "nobody edited anything during the load"
 
 
 def test_a_load_goes_on_where_a_kill_stopped_it(make_stack: MakeStack) -> None:
     """SIGKILL in the middle of a load: the next start reads the rest, not everything again."""
-    stack = make_stack({"sync": {"objects": ["Contact"]}}, seed={"contacts": 6100}, objects=("Contact",))
+    stack = make_stack({"sync": {"objects": ["Contact"]}}, seed={"contacts": 2600}, objects=("Contact",))
     slow = stack.org.fault("rest", path="Id%20%3E|Id%3E|Id\\+%3E", delay_s=3, count=None)
     stack.daemon.launch()
     until(stack.replica.path.exists)
@@ -80,12 +80,12 @@ def test_a_load_goes_on_where_a_kill_stopped_it(make_stack: MakeStack) -> None:
     until(lambda: stack.replica.value("SELECT count(*) FROM contact") > 0)
     stack.daemon.kill()
     held = stack.replica.value("SELECT count(*) FROM contact")
-    assert 0 < held < 6100
+    assert 0 < held < 2600
     stack.org.call("DELETE", f"/faults/{slow}", {})
     stack.org.delete("Contact", min(stack.replica.records("Contact")))  # one of those that were read already
     stack.start()
     assert not stack.daemon.events("load.started"), "the load began anew"
-    assert stack.daemon.events("load.finished")[0]["records"] == 6100
+    assert stack.daemon.events("load.finished")[0]["records"] == 2600
     stack.settled()
 
 
