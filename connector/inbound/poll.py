@@ -73,16 +73,17 @@ class PollState:
         polled_ms: The org's clock at the last good poll; None: none in this run.
         drift: Changes the poller found that a healthy stream should have told, in this run.
         error: Of the last poll; None: it was good.
+        corrected: Changes found since the object's hole was opened.
+        owed: A poll was asked for in the middle of the first load: nobody told what had happened until then to the rows
+            that were read already.
     """
 
     polled_ms: int | None = None
     drift: int = 0
     error: str | None = None
     due_s: float = 0.0
-    corrected: int = 0  # changes found since the object's hole was opened
-    owed: bool = (
-        False  # asked for in the middle of the first load: nobody told of what came before, to rows read by then
-    )
+    corrected: int = 0
+    owed: bool = False
 
 
 @dataclass(slots=True)
