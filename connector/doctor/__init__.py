@@ -1,0 +1,1 @@
+"""Looks at everything that the daemon needs, and says what is wrong and what to do."""
