@@ -22,6 +22,28 @@ from connector.model.times import to_ms
 
 HEADER = "ChangeEventHeader"
 OVERFLOW_ID = "000000000000000AAA"
+# Values that no event brings, so that their absence says nothing; the poller keeps them.
+NOT_STREAMED = frozenset(
+    {
+        "ChannelProgramLevelName",
+        "ChannelProgramName",
+        "Fiscal",
+        "FiscalQuarter",
+        "FiscalYear",
+        "HasOpenActivity",
+        "HasOverdueTask",
+        "IsCustomerPortal",
+        "IsDeleted",
+        "IsEmailBounced",
+        "IsPartner",
+        "LastActivityDate",
+        "LastReferencedDate",
+        "LastViewedDate",
+        "MasterRecordId",
+        "PhotoUrl",
+        "SystemModstamp",
+    }
+)
 # Documented for platform events beside the fields; not fields of any record.
 _NOT_FIELDS = frozenset({HEADER, "EventUuid", "EventApiName", "ReplayId"})
 _COMPOUND_TYPES = frozenset({"address", "location"})
@@ -231,11 +253,11 @@ class _Body:
                     self.parts.add(name)
 
     def _complete(self) -> None:
-        """CREATE and UNDELETE replace the row: what they do not list is empty."""
+        """CREATE and UNDELETE replace the row: what they do not list is empty, where they could have listed it."""
         if "Name" in self.spec.by_name and "Name" not in self.values and self.spec.name_parts:
             self.values["Name"] = compose_name(self.spec, self.values)
         for known in self.spec.fields:
-            if known.name not in self.values and known.name not in self.diffs:
+            if known.name not in self.values and known.name not in self.diffs and known.name not in NOT_STREAMED:
                 self.values[known.name] = empty_value(known)
 
     def _check_changed(self) -> None:

@@ -15,6 +15,7 @@ import structlog
 from connector.errors import ConnectorError, LinkDown, OrgRefused, PoisonError, TransientError
 from connector.inbound.apply import Applied, apply_reads
 from connector.inbound.catalog import SpecChanged
+from connector.inbound.decode import NOT_STREAMED
 from connector.inbound.fence import ReadFence
 from connector.inbound.holes import close_holes
 from connector.inbound.progress import LoadState, PollMark
@@ -36,18 +37,6 @@ EARLY = 0.1
 REFUSED_RETRY_S = 300.0
 # A change this young may still be on its way to us on a healthy stream.
 DRIFT_GRACE_MS = 30_000
-# Values that no event brings: that the poller finds them says nothing about the stream.
-NOT_STREAMED = frozenset(
-    {
-        "IsDeleted",
-        "LastActivityDate",
-        "LastReferencedDate",
-        "LastViewedDate",
-        "MasterRecordId",
-        "PhotoUrl",
-        "SystemModstamp",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,11 +46,18 @@ def test_create_flattens_compounds_and_empties_what_is_not_listed() -> None:
         "AccountId": None,
         "OwnerId": None,
         "Birthdate": None,
-        "IsEmailBounced": False,
         "Description": None,
     }
     assert not got.partial_name
     assert got.modified_ms == T0
+
+
+def test_a_boolean_that_is_not_listed_is_false_where_events_have_it() -> None:
+    """Booleans are never null in the org; one that no event brings is left to the poller."""
+    spec = object_spec(real_describe("Lead"), ["IsUnreadByOwner", "PhotoUrl", "IsDeleted"])
+    got = decode(event("CREATE", record_id(1, "00Q"), entity="Lead"), {"Lead": spec})
+    assert got is not None
+    assert got.values == {"IsUnreadByOwner": False}
 
 
 def test_update_lists_only_what_came_and_null_clears() -> None:
