@@ -68,8 +68,11 @@ class Stack:
     def configure(self, settings: Settings | None = None, **secrets: str) -> None:
         """Settings of the daemon's next start, over those of the stack."""
         merged = merge(_DEFAULTS, self._own(), self._settings, settings or {})
-        known = {"SF_CLIENT_ID": self.told["client_id"], "SF_CLIENT_SECRET": self.told["client_secret"]}
-        self.daemon = DaemonProcess(self._directory / "daemon", toml(merged), secrets or known)
+        self.daemon = DaemonProcess(self._directory / "daemon", toml(merged), secrets or self.secrets())
+
+    def secrets(self) -> dict[str, str]:
+        """What opens the org."""
+        return {"SF_CLIENT_ID": self.told["client_id"], "SF_CLIENT_SECRET": self.told["client_secret"]}
 
     def _own(self) -> Settings:
         return {

@@ -1,0 +1,201 @@
+"""What the daemon refuses to start with: exit codes, words for the operator, and nothing touched."""
+
+import asyncio
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.broker import BrokerOptions, ProcessBroker, free_port
+from tests.e2e.making import MakeStack
+from tests.e2e.processes import DaemonProcess
+from tests.e2e.stack import Settings, Stack
+from tests.e2e.waiting import until
+from tests.e2e.watcher import ROOT
+
+OTHER_ORG = "00D5f000000Qr8tEAC"
+OURS = 0x53465359  # "SFSY", `PRAGMA application_id` of a replica
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack: MakeStack) -> Stack:
+    """Broker and org; no daemon."""
+    return make_stack()
+
+
+def test_every_mistake_in_the_settings_is_told_at_once(tmp_path: Path) -> None:
+    """Exit 2 and one line per problem, naming key, value and what was expected; secrets are not repeated."""
+    settings = """
+        surprise = 1
+        [sync]
+        batch_size = "many"
+        lookback = "5 minutes"
+        [objects.Contact]
+        colour = "red"
+        [mqtt]
+        port = 99999
+        password = "in-the-wrong-place"
+        [salesforce]
+        instance_url = "http://example.com"
+    """
+    daemon = DaemonProcess(tmp_path, settings, {"SALESFORCE_SYNC_NODE__NAME": "no spaces please"})
+    code, lines = ended(daemon)
+    assert code == 2
+    for key in (
+        "surprise",
+        "sync.batch_size",
+        "sync.lookback",
+        "objects.Contact.colour",
+        "mqtt.port",
+        "mqtt.password",
+        "salesforce.instance_url",
+        "node.name",
+    ):
+        assert [line for line in lines if f" {key}" in line], f"{key} is not told of: {lines}"
+    assert "'5 minutes'" in " ".join(lines)
+    assert "99999" in " ".join(lines)
+    assert all(line.startswith("salesforce-sync: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "secrets", "told"),
+    [
+        ({"salesforce": {"auth": "jwt"}}, {"SF_CLIENT_ID": "x"}, "SF_PRIVATE_KEY_FILE"),
+        ({}, {"SF_CLIENT_ID": "x"}, "SF_CLIENT_SECRET"),
+        ({"salesforce": {"instance_url": "https://yourinstance.my.salesforce.com"}}, {"SF_CLIENT_ID": "x"}, "example"),
+        ({"objects": {"Contact": {"fields": "some"}}}, {"SF_CLIENT_ID": "x"}, "objects.Contact.fields"),
+        ({"secrets": {"sf_password": "x"}}, {"SF_CLIENT_ID": "x"}, "environment"),
+    ],
+)
+def test_missing_secrets_and_wrong_values(stack: Stack, settings: Settings, secrets: dict[str, str], told: str) -> None:
+    """Exit 2 with what is missing or wrong by name."""
+    stack.configure(settings, **secrets)
+    code, lines = ended(stack.daemon)
+    assert code == 2
+    assert told in " ".join(lines)
+
+
+def test_no_settings_file(tmp_path: Path) -> None:
+    """Exit 2 and how to make one."""
+    daemon = DaemonProcess(tmp_path, "", {})
+    daemon.settings.unlink()
+    code, lines = ended(daemon)
+    assert (code, "init" in lines[-1]) == (2, True)
+
+
+def test_refused_credentials(stack: Stack) -> None:
+    """Exit 3 on the first refusal: no second login is tried, for that would lock the user out."""
+    before = stack.org.usage()["logins"]
+    stack.configure({}, SF_CLIENT_ID=stack.told["client_id"], SF_CLIENT_SECRET="wrong")
+    code, lines = ended(stack.daemon)
+    assert code == 3
+    assert "Traceback" not in " ".join(lines)
+    assert "wrong" not in " ".join(line for line in lines if "SF_CLIENT_SECRET" not in line)
+    assert count(stack.org.usage()["logins"]) - count(before) <= 1
+
+
+def test_an_org_that_is_not_there(stack: Stack) -> None:
+    """Exit 3 at the very first start: nothing is known yet that could be served."""
+    stack.configure({"salesforce": {"instance_url": f"http://localhost:{free_port()}"}})
+    code, _ = ended(stack.daemon)
+    assert code == 3
+
+
+def test_a_refused_broker_password(stack: Stack, tmp_path: Path) -> None:
+    """Exit 4: a person must change something."""
+    broker = ProcessBroker(tmp_path, BrokerOptions(users={"daemon": "right"}))
+    asyncio.run(broker.start())
+    try:
+        settings = {"mqtt": {"port": broker.port}, "storage": {"path": str(tmp_path / "data" / "salesforce.db")}}
+        stack.configure(settings, **stack.secrets(), MQTT_USERNAME="daemon", MQTT_PASSWORD="mistaken")
+        code, lines = ended(stack.daemon)
+    finally:
+        asyncio.run(broker.kill())
+    assert code == 4
+    assert "mistaken" not in " ".join(lines)
+
+
+def test_a_second_daemon(stack: Stack, tmp_path: Path) -> None:
+    """Exit 2 while another daemon works on the database, which goes on undisturbed; the lock goes with its owner."""
+    stack.configure()
+    stack.start()
+    second = DaemonProcess(tmp_path, stack.daemon.settings.read_text(), stack.secrets())
+    code, lines = ended(second)
+    assert code == 2
+    assert "another" in lines[-1]
+    contact = stack.org.create("Contact", LastName="Undisturbed")
+    stack.until_change(contact)
+    stack.daemon.kill()
+    stack.start()
+    assert stack.daemon.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["text", "foreign", "newer", "corrupt"])
+def test_a_database_that_is_not_for_us(stack: Stack, tmp_path: Path, kind: str) -> None:
+    """Exit 2 with what to do; not a byte of the file is touched, and nothing is left beside it."""
+    path = tmp_path / "data" / "other.db"
+    path.parent.mkdir()
+    make_database(path, kind)
+    before = path.read_bytes()
+    stack.configure({"storage": {"path": str(path)}})
+    code, lines = ended(stack.daemon)
+    assert code == 2
+    assert str(path) in lines[-1]
+    assert path.read_bytes() == before
+    assert not [p for p in path.parent.iterdir() if p.suffix in (".db-wal", ".db-journal") and p.stat().st_size]
+
+
+def test_a_replica_of_another_org(stack: Stack, tmp_path: Path) -> None:
+    """Records of two orgs must not mix: exit 2."""
+    path = tmp_path / "data" / "salesforce.db"
+    stack.configure({"storage": {"path": str(path)}})
+    stack.daemon.launch()
+    until(lambda: stack.daemon.events("load.finished"))
+    assert stack.daemon.stop() == 0
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute(
+            "UPDATE cursor SET value = replace(value, ?, ?) WHERE name = 'org'", (stack.told["org_id"], OTHER_ORG)
+        )
+    code, lines = ended(stack.daemon)
+    assert code == 2
+    assert "org" in lines[-1]
+
+
+def test_nothing_goes_out_of_a_refused_start(stack: Stack) -> None:
+    """None of the refused starts above has said `online`."""
+    stack.configure({}, SF_CLIENT_ID=stack.told["client_id"], SF_CLIENT_SECRET="wrong")
+    since = stack.watcher.mark()
+    ended(stack.daemon)
+    assert not [m for m in stack.watcher.messages(f"{ROOT}/status", since) if m.json["state"] == "online"]
+
+
+def ended(daemon: DaemonProcess) -> tuple[int, list[str]]:
+    """Exit code and the lines on standard error that are not log events."""
+    daemon.launch()
+    code = daemon.wait()
+    return code, [line for line in daemon.text().splitlines() if line.strip() and not line.startswith("{")]
+
+
+def make_database(path: Path, kind: str) -> None:
+    """A file that the daemon must leave alone."""
+    if kind == "text":
+        path.write_text("Dear diary, this is no database.\n" * 200, encoding="utf-8")
+        return
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute("CREATE TABLE precious (data TEXT)")
+        file.executemany("INSERT INTO precious VALUES (?)", [(os.urandom(100).hex(),) for _ in range(200)])
+        if kind != "foreign":
+            file.execute(f"PRAGMA application_id = {OURS}")
+            file.execute(f"PRAGMA user_version = {1_000_000 if kind == 'newer' else 1}")
+    if kind == "corrupt":
+        content = bytearray(path.read_bytes())
+        content[4096:8192] = b"\xa5" * 4096
+        path.write_bytes(content)
+
+
+def count(logins: dict[str, Any]) -> int:
+    """How many logins there were, over all kinds."""
+    return sum(logins.values())
