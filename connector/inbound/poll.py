@@ -35,6 +35,7 @@ FASTEST_S = 30.0
 EARLY = 0.1
 # A refused object is asked for again at this interval at most.
 REFUSED_RETRY_S = 300.0
+MAX_WAIT_S = 3600.0
 # A change this young may still be on its way to us on a healthy stream.
 DRIFT_GRACE_MS = 30_000
 
@@ -156,10 +157,13 @@ class Poller:
         kind: RoundKind = "catch_up"
         while True:
             due = () if self._paused else self._due()
-            wait_s = await self._round(kind, due) if due else None
+            failed_s = await self._round(kind, due) if due else None
             kind = "poll"
+            if failed_s is not None:
+                await asyncio.sleep(min(failed_s, MAX_WAIT_S))
+                continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._until_due_s() if wait_s is None else wait_s):
+                async with asyncio.timeout(self._until_due_s()):
                     await self._wake.wait()
             self._wake.clear()
 
@@ -290,7 +294,8 @@ class Poller:
                 self._finish(unit, reading, sum(applied.changes.values()), applied)
             return applied
 
-        applied = await tools.replica.run(work)
+        with tools.remembering():
+            applied = await tools.replica.run(work)
         count = sum(applied.changes.values())
         reading.changes += count
         state.corrected += count

@@ -6,7 +6,7 @@ user who lost the right to see an object sees all its records gone.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -90,7 +90,7 @@ class Repairer:
         self._wake = asyncio.Event()
         self._held: dict[str, int] = {}  # object -> deletions that wait for a person's word
         self._held_until: dict[str, float] = {}  # loop time
-        self._resting: dict[str, float] = {}  # object -> not to be asked for before (loop time)
+        self._rests: dict[str, _Rest] = {}
         self._reconciling = asyncio.Lock()
         self.verified_ms: dict[str, int] = {}
 
@@ -109,10 +109,9 @@ class Repairer:
         Raises:
             LoginRefused, StoreFull, StoreUnusable
         """
-        backoff = Backoff(self._tools.rng, self._tools.backoff_max_s)
         while True:
             self._wake.clear()
-            wait_s = await self._pass(backoff)
+            wait_s = await self._pass()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S if wait_s is None else wait_s):
                     await self._wake.wait()
@@ -138,7 +137,8 @@ class Repairer:
             reads = await readable(self._tools, spec, [row for row in rows if row is not None])
             absent = [i for i, row in zip(ids, rows, strict=True) if row is None]
             answer = _Answer(spec, doubts, reads, absent, fence, allow_deletions)
-            applied, held = await self._tools.replica.run(partial(self._settle, answer=answer))
+            with self._tools.remembering():
+                applied, held = await self._tools.replica.run(partial(self._settle, answer=answer))
         self._held[name] = self._held.get(name, 0) + held
         self._tools.on_applied(applied)
         changes = sum(applied.changes.values())
@@ -167,7 +167,7 @@ class Repairer:
             held = self._held[name]
             drift = found.changes + len(found.missed)
             if held:
-                self._held_until[name] = asyncio.get_running_loop().time() + HELD_RETRY_S
+                self._held_until[name] = _now_s() + HELD_RETRY_S
             elif not left:
                 proved = partial(self._proved, asked=asked, to_ms=found.server_ms, corrected=drift)
                 await self._tools.replica.run(proved)
@@ -186,39 +186,49 @@ class Repairer:
             await asyncio.sleep(GATHER_S)
         return left
 
-    async def _pass(self, backoff: Backoff) -> float | None:
+    async def _pass(self) -> float | None:
         """Everything that is due; returns how long to wait, None: until something comes up."""
         waits: list[float] = []
-        now_s = asyncio.get_running_loop().time()
         for name in [n for n in self._tools.catalog.specs if self._tools.catalog.usable(n)]:
-            if self._resting.get(name, 0.0) > now_s:
-                waits.append(self._resting[name] - now_s)
+            due, loaded = await self._tools.replica.run(partial(self._is_due, name=name))
+            if not loaded:
                 continue
-            watch = Stopwatch(self._tools, Purpose.REPAIR)
-            try:
-                waits += await self._object(name)
-            except SpecChanged:
-                waits.append(0.0)
-            except (TransientError, PoisonError) as error:
-                log.warning("repair.failed", object=name, error=str(error))
-                await watch.report("repair", (name,), error=error)
-                if isinstance(error, OrgRefused) and is_stale(error):
-                    await self._refreshed(name)
-                asked_s = error.retry_after_s if isinstance(error, TransientError) else REFUSED_RETRY_S
-                wait_s = backoff.next_s(asked_s)
-                self._resting[name] = now_s + wait_s
-                waits.append(wait_s)
-            else:
-                backoff.reset()
-        return min(waits) if waits else None
+            # A comparison that must wait for calls does not keep single records waiting, which have a claim to them.
+            waits.append(await self._try(f"settle {name}", name, "repair", self._settle_some))
+            if due and self._held_until.get(name, 0.0) <= _now_s():
+                waits.append(await self._try(f"compare {name}", name, "reconcile", self._reconcile_due))
+        return min((w for w in waits if w >= 0), default=None)
 
-    async def _object(self, name: str) -> list[float]:
-        due, loaded = await self._tools.replica.run(partial(self._is_due, name=name))
-        if not loaded:
-            return []
-        if due and self._held_until.get(name, 0.0) <= asyncio.get_running_loop().time():
-            await self.reconcile(name)
-        return [AGAIN_S] if await self.settle(name) > 0 else []
+    async def _try(
+        self, key: str, name: str, kind: RoundKind, work: Callable[[str], Coroutine[Any, Any, float]]
+    ) -> float:
+        """Do one thing unless it has to rest after a failure; returns how long to wait, negative: not at all."""
+        rest = self._rests.setdefault(key, _Rest(Backoff(self._tools.rng, self._tools.backoff_max_s)))
+        if rest.until_s > _now_s():
+            return rest.until_s - _now_s()
+        watch = Stopwatch(self._tools, Purpose.REPAIR)
+        try:
+            wait_s = await work(name)
+        except SpecChanged:
+            return 0.0
+        except (TransientError, PoisonError) as error:
+            log.warning("repair.failed", object=name, kind=kind, error=str(error))
+            await watch.report(kind, (name,), error=error)
+            if isinstance(error, OrgRefused) and is_stale(error):
+                await self._refreshed(name)
+            asked_s = error.retry_after_s if isinstance(error, TransientError) else REFUSED_RETRY_S
+            wait_s = rest.backoff.next_s(asked_s)
+            rest.until_s = _now_s() + wait_s
+            return wait_s
+        rest.backoff.reset()
+        return wait_s
+
+    async def _settle_some(self, name: str) -> float:
+        return AGAIN_S if await self.settle(name) else -1.0
+
+    async def _reconcile_due(self, name: str) -> float:
+        await self.reconcile(name)
+        return -1.0
 
     async def _refreshed(self, name: str) -> None:
         with contextlib.suppress(TransientError):
@@ -253,7 +263,8 @@ class Repairer:
                 reads = await readable(self._tools, spec, page.records)
                 upto = last_id(page.records) if page.records and not last else None
                 span = _Span(spec, after, upto, _ids(page.records), reads, fence)
-                applied, missed = await self._tools.replica.run(partial(self._compare_span, span=span))
+                with self._tools.remembering():
+                    applied, missed = await self._tools.replica.run(partial(self._compare_span, span=span))
             self._tools.applied(applied)
             found.server_ms = found.server_ms or page.server_ms
             found.compared += len(page.records)
@@ -331,6 +342,14 @@ class Repairer:
 
 
 @dataclass(slots=True)
+class _Rest:
+    """After a failure: not to be tried before (loop time)."""
+
+    backoff: Backoff
+    until_s: float = 0.0
+
+
+@dataclass(slots=True)
 class _Found:
     """What a comparison saw: records read, changes made, ids that the org does not have, its clock at the start."""
 
@@ -383,6 +402,10 @@ def _doubts(unit: Unit, name: str) -> Sequence[DirtyRecord]:
 
 def _ids(rows: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     return frozenset(row["Id"] for row in rows if isinstance(row.get("Id"), str))
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _verified_cursor(name: str) -> str:

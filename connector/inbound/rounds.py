@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,6 +74,15 @@ class Tools:
     def now_ms(self) -> Callable[[], int]:
         """The local clock."""
         return self.applying.now_ms
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Around a unit that applies: rolled back, what it noted is forgotten, or its events would count as had."""
+        try:
+            yield
+        except BaseException:
+            self.applying.memory.forget()
+            raise
 
     def applied(self, applied: Applied) -> None:
         """To be called after the unit of an apply was committed."""

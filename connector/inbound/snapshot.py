@@ -258,7 +258,9 @@ class Loader:
                 silent=not self._rules.publish_backfill if first else frozenset(state.fields),
             )
 
-        self._tools.applied(await self._tools.replica.run(work))
+        with self._tools.remembering():
+            applied = await self._tools.replica.run(work)
+        self._tools.applied(applied)
         self._progress(spec.name, state.done, max(state.total, state.done))
         return state
 

@@ -222,7 +222,6 @@ class StreamLoop:
         except Exception:
             # An event that trips us must not stop the stream: find it, set it aside, have its records read.
             log.exception("stream.batch_failed", events=len(batch))
-            self._tools.applying.memory.forget()
             for event in batch:
                 await self._apply_one(event)
 
@@ -233,7 +232,6 @@ class StreamLoop:
             raise
         except Exception as error:
             log.exception("stream.event_failed")
-            self._tools.applying.memory.forget()
             await self._apply_all((event,), set_aside=f"could not be applied: {type(error).__name__}")
 
     async def _apply_all(self, batch: Sequence[ReceivedEvent], *, set_aside: str | None = None) -> None:
@@ -245,7 +243,8 @@ class StreamLoop:
             position = _Position(batch[-1].replay_id, _newest_commit(decoded, self._event_ms))
             work = partial(self._apply_unit, specs=specs, decoded=decoded, position=position)
             try:
-                applied = await self._tools.replica.run(work)
+                with self._tools.remembering():
+                    applied = await self._tools.replica.run(work)
             except SpecChanged:
                 continue
             self._event_ms = position.event_ms

@@ -2,12 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from connector.errors import LinkDown, LoginRefused, OrgRefused, OrgThrottled, ReplayWindowLost
-from connector.inbound.apply import DecodedEvent
+from connector.errors import LinkDown, LoginRefused, OrgRefused, OrgThrottled, ReplayWindowLost, StoreBusy
+from connector.inbound.apply import DecodedEvent, apply_events
 from connector.inbound.batch import Buffer, in_order
 from connector.inbound.decode import decode
 from connector.inbound.merge import merge_event
@@ -209,6 +210,32 @@ async def test_an_event_that_trips_us_is_set_aside(
             )
             await way.until_value(A, "Phone", "1")
             await way.until_value(B, "LastName", "Doe")
+
+
+async def test_a_batch_that_was_rolled_back_is_applied_when_it_comes_again(
+    tmp_path: Path, org: FakeOrg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a failed unit had noted must not make its events count as duplicates."""
+    async with opened(tmp_path / "r.db", org) as way:
+        await loaded(way)
+        update = event("UPDATE", A, at_ms=T0 + 1000, Phone="1")
+        tries = 0
+
+        def failing(*args: Any) -> Any:
+            nonlocal tries
+            applied = apply_events(*args)
+            tries += 1
+            if tries == 1:
+                raise StoreBusy("locked")
+            return applied
+
+        monkeypatch.setattr("connector.inbound.stream.apply_events", failing)
+        async with way.running("stream"):
+            way.source.send(update)
+            await until(lambda: tries == 1 and way.inbound.stream_state.status == "live")
+            way.source.send(update)
+            await way.until_value(A, "Phone", "1")
+        assert way.inbound.stream_state.duplicates == 0
 
 
 async def test_an_unknown_field_has_the_object_described_again(tmp_path: Path, org: FakeOrg) -> None:
