@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from connector.store.session import Session as Writer
 
 T = TypeVar("T")
 
+MOST_CHARACTERS = 500
 ON_THIS_MACHINE = ("disk", "replica", "broker")
 AT_THE_ORG = ("org", "clock", "login", "api", "objects", "selection")
 
@@ -42,8 +44,7 @@ async def examine(
     try:
         settings = load_settings(path, directory=directory)
     except ConfigError as error:
-        mend = "correct it in the settings file or the environment"
-        examination.tell(Finding("settings", "fail", problem, mend) for problem in error.problems)
+        examination.tell(local.wrong_setting(problem) for problem in error.problems)
         examination.tell(local.secret_files(directory, None))
     else:
         await examination.run(settings, directory, fix=fix)
@@ -58,8 +59,10 @@ class _Examination:
 
     def tell(self, findings: Iterable[Finding]) -> None:
         for finding in findings:
-            self._found.append(finding)
-            self._tell(finding)
+            # Some of the words are the org's or the broker's, and go to a terminal.
+            shown = replace(finding, message=_line(finding.message), mend=_line(finding.mend))
+            self._found.append(shown)
+            self._tell(shown)
 
     def report(self) -> Report:
         made = {finding.check for finding in self._found}
@@ -146,6 +149,12 @@ class _Guest:
     async def run(self, work: Callable[[Unit], T]) -> T:
         """Run `work(unit)` as one transaction."""
         return await asyncio.to_thread(self._writer.run, work)
+
+
+def _line(text: str) -> str:
+    """A text as one printable line, shortened."""
+    line = "".join(character if character.isprintable() else " " for character in text)
+    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…"
 
 
 def _uncounted(error: ConnectorError) -> Finding:

@@ -37,6 +37,14 @@ class ReplicaState:
     org_id: str | None
 
 
+def wrong_setting(problem: str) -> Finding:
+    """A line of `ConfigError`; without an address there is probably no settings file yet."""
+    mend = "correct it in the settings file or the environment"
+    if problem in ("salesforce: missing", "salesforce.instance_url: missing"):
+        mend = "`salesforce-sync init --instance-url https://yourdomain.my.salesforce.com` writes a settings file"
+    return Finding("settings", "fail", problem, mend)
+
+
 def settings_problems(settings: Settings) -> Iterator[Finding]:
     """What would keep the daemon from starting, though each setting is well-formed."""
     salesforce = settings.salesforce

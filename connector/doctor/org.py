@@ -124,19 +124,22 @@ async def _logged_in(answer: Awaitable[T]) -> T:
 
 
 async def _api(doors: OrgDoors) -> list[Finding]:
-    limits = doors.settings.limits
     document: Mapping[str, Any] = {}
-    found = []
+    trouble: list[Finding] = []
     try:
         document = await doors.rest.limits(Purpose.VERIFY)
     except LoginRefused as error:
         raise NotLoggedIn(Finding("login", "fail", str(error))) from error
     except OrgRefused as error:
         mend = 'give the user "View Setup and Configuration"'
-        found.append(Finding("api", "warn", f"the org does not tell its limits: {reason(error)}", mend))
+        trouble = [Finding("api", "warn", f"the org does not tell its limits: {reason(error)}", mend)]
+    except OrgThrottled as error:
+        snapshot = doors.budget.snapshot()
+        spent = snapshot["used"] >= snapshot["max"]
+        trouble = [Finding("api", "fail" if spent else "warn", str(error), _LATER)]
     except TransientError as error:
-        found.append(Finding("api", "fail", str(error), _LATER))
-    return [*found, *api_findings(document, doors.budget.snapshot(), limits)]
+        trouble = [Finding("api", "fail", str(error), _LATER)]
+    return api_findings(document, doors.budget.snapshot(), doors.settings.limits) or trouble
 
 
 def api_findings(document: Mapping[str, Any], snapshot: Mapping[str, Any], limits: LimitSettings) -> list[Finding]:
@@ -188,22 +191,37 @@ async def objects(doors: OrgDoors) -> tuple[list[Finding], list[str]]:
         NotLoggedIn: The token has died.
     """
     synced = doors.settings.synced()
+    answers = await asyncio.gather(*(_described(doors, name) for name in synced))
+    found: list[Finding] = []
+    unasked: list[str] = []
+    there: list[str] = []
+    for name, answer in zip(synced, answers, strict=True):
+        match answer:
+            case OrgThrottled():
+                unasked.append(name)
+            case Finding():
+                found.append(answer)
+            case _:
+                there.append(name)
+                found += object_findings(name, synced[name], answer)
+    if unasked:
+        found.append(Finding("objects", "warn", f"{listed(unasked)}: not looked at, as no API call is left", _LATER))
+    return found, there
 
-    async def described(name: str) -> tuple[list[Finding], bool]:
-        try:
-            describe = await doors.rest.describe(name, Purpose.VERIFY)
-        except LoginRefused as error:
-            raise NotLoggedIn(Finding("login", "fail", str(error))) from error
-        except OrgRefused as error:
-            mend = f"give the user's permission set access to it, correct the name, or leave {name} out"
-            return [Finding("objects", "fail", f"{name}: the org does not describe it: {reason(error)}", mend)], False
-        except TransientError as error:
-            return [Finding("objects", "fail", f"{name}: {error}", _LATER)], False
-        return object_findings(name, synced[name], describe), True
 
-    answers = await asyncio.gather(*map(described, synced))
-    there = [name for name, (_, is_there) in zip(synced, answers, strict=True) if is_there]
-    return [finding for found, _ in answers for finding in found], there
+async def _described(doors: OrgDoors, name: str) -> Mapping[str, Any] | Finding | OrgThrottled:
+    """An object's description, or why there is none."""
+    try:
+        return await doors.rest.describe(name, Purpose.VERIFY)
+    except LoginRefused as error:
+        raise NotLoggedIn(Finding("login", "fail", str(error))) from error
+    except OrgRefused as error:
+        mend = f"give the user's permission set access to it, correct the name, or leave {name} out"
+        return Finding("objects", "fail", f"{name}: the org does not describe it: {reason(error)}", mend)
+    except OrgThrottled as error:
+        return error
+    except TransientError as error:
+        return Finding("objects", "fail", f"{name}: {error}", _LATER)
 
 
 async def selection(doors: OrgDoors, names: Collection[str], *, fix: bool) -> list[Finding]:
@@ -224,6 +242,8 @@ async def selection(doors: OrgDoors, names: Collection[str], *, fix: bool) -> li
         for name in names
         if name not in carried
     ]
+    if not carried:
+        return found
     try:
         selected = await doors.selection.selected(carried, Purpose.VERIFY)
     except LoginRefused as error:
@@ -231,6 +251,8 @@ async def selection(doors: OrgDoors, names: Collection[str], *, fix: bool) -> li
     except OrgRefused as error:
         mend = f'give the user "View Setup and Configuration", or look yourself: {_SETUP}'
         return [*found, Finding("selection", "warn", f"the org does not tell what is selected: {reason(error)}", mend)]
+    except OrgThrottled as error:
+        return [*found, Finding("selection", "warn", f"not looked at: {error}", _LATER)]
     except TransientError as error:
         return [*found, Finding("selection", "fail", str(error), _LATER)]
     if selected:
