@@ -77,6 +77,7 @@ async def test_a_field_that_came_is_filled_without_a_word(tmp_path: Path, org: F
         async with way.running("load"):
             await way.inbound.catalog.refresh("Contact")
             await way.until_value(A, "Department", "Sales")
+            await until(lambda: len(way.rounds) == 2)
         assert await way.changes() == []
         assert [r.kind for r in way.rounds] == ["load", "reread"]
 

@@ -170,6 +170,7 @@ async def test_the_job_retries_and_catches_up(tmp_path: Path, org: FakeOrg) -> N
         way.inbound.poller.poll_soon()
         async with way.running("poll"):
             await way.until_value(A, "Phone", "1")
+            await until(lambda: way.rounds[-1].error is None)
         kinds = [(r.kind, r.error) for r in way.rounds if r.kind in ("poll", "catch_up")]
         assert kinds == [("catch_up", "cut"), ("poll", "quota"), ("poll", None)]
 

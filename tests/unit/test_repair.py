@@ -75,6 +75,7 @@ async def test_a_failed_reading_leaves_the_marks(tmp_path: Path, org: FakeOrg) -
         org.failures["retrieve"].append(LinkDown("cut"))
         async with way.running("repair"):
             await way.until_value(A, "Phone", "1")
+            await until(lambda: way.rounds[-1].error is None)
         errors = [r.error for r in way.rounds if r.kind == "repair"]
         assert errors == ["cut", None]
 
