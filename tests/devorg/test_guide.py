@@ -1,0 +1,128 @@
+"""docs/devorg.md: its programs and command lines run against a started org, its tables are those of the code."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from connector.cli.devorg import DEFAULT_URL, EFFECTS
+from connector.devorg.admin import description
+from connector.devorg.changes import EventOptions
+from connector.devorg.faults import KINDS
+from connector.devorg.server import DevOrg
+from connector.devorg.settings import OrgSettings
+from connector.devorg.transaction import RecordOptions
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "devorg.md").read_text(encoding="utf-8")
+URL = "http://localhost:8620"
+
+
+def section(title: str) -> str:
+    return GUIDE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def block(language: str, title: str) -> str:
+    (found,) = re.findall(rf"```{language}\n(.*?)```", section(title), flags=re.DOTALL)
+    return str(found)
+
+
+def first_cells(text: str) -> list[str]:
+    """Everything in backticks in the first column of the tables."""
+    return [span for line in text.splitlines() if line.startswith("| `") for span in _spans(line.split("|")[1])]
+
+
+def _spans(text: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", text)
+
+
+async def run(org: DevOrg, *words: str, directory: Path) -> str:
+    """What a process prints; it must end well."""
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "SALESFORCE_SYNC_DEVORG_URL": org.url,
+    }
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        cwd=directory,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(50):
+            output, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, errors.decode()
+    return output.decode()
+
+
+async def test_the_programs_of_the_guide_run(org: DevOrg, tmp_path: Path) -> None:
+    """simple-salesforce makes and changes a record, aiosfstream-ng receives both changes."""
+    assert (await run(org, sys.executable, "-c", program(org, "simple-salesforce"), directory=tmp_path)) == "Jane Doe\n"
+    lines = (await run(org, sys.executable, "-c", program(org, "aiosfstream-ng"), directory=tmp_path)).splitlines()
+    assert [line.split()[0] for line in lines] == ["CREATE", "UPDATE"]
+
+
+def program(org: DevOrg, title: str) -> str:
+    text = block("python", title)
+    assert URL in text
+    return text.replace(URL, org.url)
+
+
+@pytest.mark.parametrize("title", ["Edit", "Upset"])
+async def test_the_command_lines_of_the_guide_run(org: DevOrg, tmp_path: Path, title: str) -> None:
+    """Every line, in order, by a shell."""
+    output = await run(org, "bash", "-euo", "pipefail", "-c", block("sh", title), directory=tmp_path)
+    if title == "Edit":
+        (account,) = [r for r in await _records(org, tmp_path, "Account") if r["Name"] == "Bodra Labs"]
+        assert (account["Industry"], account["AnnualRevenue"]) == ("Energy", 2500)
+        assert account["Id"] in output
+        assert [lead["LastName"] for lead in await _records(org, tmp_path, "Lead")] == ["Doe"]
+        assert len(await _records(org, tmp_path, "Contact")) == 20
+    else:
+        assert "drop_response" in output
+        assert org.ctx.faults.in_force() == {}
+        assert org.ctx.clock.offset_ms == 73 * 3_600_000
+
+
+async def _records(org: DevOrg, directory: Path, name: str) -> Sequence[dict[str, Any]]:
+    printed = await run(org, "salesforce-sync", "devorg", "records", name, directory=directory)
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+def test_the_addresses_are_those_of_the_program() -> None:
+    """Where orders go without `--url`."""
+    assert f"`{DEFAULT_URL}`" in section("Start")
+    assert DEFAULT_URL.replace("127.0.0.1", "localhost") == URL
+
+
+async def test_the_credentials_are_those_of_the_org(org: DevOrg) -> None:
+    """Each of them, and no other."""
+    told = description(org.ctx, org.keys)
+    names = ("client_id", "client_secret", "username", "password", "security_token", "refresh_token", "access_token")
+    table = [line for line in section("Log in").splitlines() if line.startswith("| ")]
+    assert [_spans(line) for line in table[1:]] == [[URL], *([str(told[name])] for name in names)]
+
+
+def test_the_faults_are_those_of_the_org() -> None:
+    """Kinds and effects."""
+    assert first_cells(section("Upset")) == [*KINDS, *EFFECTS]
+
+
+def test_the_switches_are_those_of_the_org() -> None:
+    """Every one, each once, with its default."""
+    rows = [line.split("|") for line in section("Switches").splitlines() if line.startswith("| `")]
+    documented = [(row[1].strip(" `"), json.loads(row[2].strip(" `"))) for row in rows]
+    settings = {**vars(OrgSettings()), **vars(EventOptions()), **vars(RecordOptions())}
+    assert dict(documented) == json.loads(json.dumps(settings))
+    assert len(documented) == len(settings)

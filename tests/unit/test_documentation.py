@@ -1,0 +1,291 @@
+"""What the documents say is what the code does: topics, commands, settings, log events, exit codes, targets, links."""
+
+import ast
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from pydantic import BaseModel
+
+from connector.cli.main import cli
+from connector.cli.outcome import FAILED, NO_BROKER, NO_ORG, WRONG_USAGE, exit_code
+from connector.errors import BrokerDown, ConfigError, LinkDown, LoginRefused, PoisonError
+from connector.mesh.topics import Incoming, Topics
+from connector.model.ids import RecordId
+from connector.outbound.payload import CommandPayload
+from connector.schemas import schemas
+from connector.serve import control
+from connector.settings import Secrets, Settings
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+GUIDES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*GUIDES, ROOT / "CHANGELOG.md", *sorted((ROOT / "connector").rglob("*.md"))]
+EVENTS = ROOT / "docs" / "events.md"
+LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
+NOT_AVAILABLE = {"schema"}  # control verbs that are answered with `not_available` in this version
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def section(path: Path, title: str) -> str:
+    """The text below a heading, up to the next one of its level."""
+    return text_of(path).partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table row, headings left out."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    cells = [[c.strip().replace("\\|", "|") for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    headings = {text.splitlines()[i - 1] for i, line in enumerate(text.splitlines()) if line.startswith("|---")}
+    return [row for line, row in zip(lines, cells, strict=True) if line not in headings]
+
+
+def spans(text: str) -> list[str]:
+    """What stands in backticks, outside of blocks."""
+    return [
+        span.replace("\\|", "|") for span in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    ]
+
+
+def shell_lines(text: str) -> list[str]:
+    """The lines of every shell block, continued ones joined."""
+    blocks = re.findall(r"```(\w*)\n(.*?)```", text, flags=re.DOTALL)
+    shell = [block for language, block in blocks if language in ("sh", "")]
+    return [line for block in shell for line in block.replace("\\\n", " ").splitlines()]
+
+
+# --- Log events ---------------------------------------------------------------------------------------------------
+
+
+def logged() -> dict[str, set[str]]:
+    """Event name -> its levels, of every logging call outside the local org, which has a log of its own."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "connector").rglob("*.py")):
+        if "devorg" in path.relative_to(ROOT).parts:
+            continue
+        for name, level in _logging_calls(ast.parse(text_of(path)), path):
+            found.setdefault(name, set()).add(level)
+    return found
+
+
+def _logging_calls(tree: ast.Module, path: Path) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(ast.Attribute(ast.Name("log"), level), [event, *_]) if level in LEVELS:
+                choices = [event.body, event.orelse] if isinstance(event, ast.IfExp) else [event]
+                for choice in choices:
+                    assert isinstance(choice, ast.Constant), f"{path}:{node.lineno}: a log event's name is a constant"
+                    yield str(choice.value), LEVELS[level]
+
+
+def test_every_log_event_is_documented_with_its_level() -> None:
+    """docs/events.md lists what the code logs, and nothing else."""
+    documented = {name.strip("`"): set(levels.split(", ")) for name, levels, _ in rows(text_of(EVENTS))}
+    assert documented == logged()
+    assert all(meaning for _, _, meaning in rows(text_of(EVENTS)))
+
+
+def test_log_events_are_named_by_stage_and_what_happened() -> None:
+    """One form, so that a log can be searched by stage."""
+    assert [name for name in logged() if not re.fullmatch(r"[a-z]+\.[a-z0-9_]+", name)] == []
+
+
+# --- Topics and messages ------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_topics_is_that_of_the_code() -> None:
+    """Built topics and understood topics, each once."""
+    topics = Topics(root="{root}")
+    record = RecordId("{Id}")
+    built = {
+        topics.change("{Object}", "{operation}", record),
+        topics.record("{Object}", record),
+        topics.result("ID").replace("ID", "{command_id}"),
+        topics.reply("verb").replace("verb", "{verb}"),
+        topics.status,
+        topics.health,
+        topics.hole("{Object}"),
+        topics.rejected,
+        topics.signals_out,
+        topics.signals_in,
+    }
+    taken = {"{root}/command/{Object}/{operation}", "{root}/control/{verb}"}
+    cells = [row[0] for row in rows(section(README, "Topics and payloads"))]
+    assert {span for cell in cells for span in spans(cell)} == built | taken
+    assert topics.parse("{root}/command/Contact/update") == Incoming("command", "Contact", "update")
+    assert topics.parse("{root}/control/sync") == Incoming("control", "", "sync")
+
+
+def test_the_operations_and_verbs_of_a_topic_are_those_that_are_served() -> None:
+    """What a service may write in the last level of a topic."""
+    table = {row[0]: set(spans(row[2])) for row in rows(section(README, "Topics and payloads"))}
+    topics = Topics()
+    commands = table["`{root}/command/{Object}/{operation}`"]
+    assert commands == {"create", "update", "upsert", "delete"}
+    assert all(topics.parse(f"{topics.root}/command/Contact/{operation}") for operation in commands)
+    assert table["`{root}/control/{verb}`"] == control._REQUESTS.keys() - NOT_AVAILABLE
+
+
+def test_the_command_that_is_shown_is_a_valid_one() -> None:
+    """Whoever copies the `mosquitto_pub` line gets a result, not a rejection."""
+    (line,) = [line for line in shell_lines(text_of(README)) if line.startswith("mosquitto_pub")]
+    words = shlex.split(line)
+    option = dict(zip(words[1::2], words[2::2], strict=True))
+    assert Topics().parse(option["-t"]) == Incoming("command", "Contact", "update")
+    assert option["-q"] == "1"
+    CommandPayload.model_validate(json.loads(option["-m"]))
+
+
+# --- The command line ---------------------------------------------------------------------------------------------
+
+
+def commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command by its words, and those of its subcommands."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield (*words, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*words, name))
+
+
+def test_the_table_of_commands_is_that_of_the_program() -> None:
+    """Each with its arguments."""
+    documented = {span for row in rows(section(README, "The command line")) for span in spans(row[0])}
+    assert documented == {_usage(words[0], command) for words, command in commands(cli) if len(words) == 1}
+
+
+def _usage(name: str, command: click.Command) -> str:
+    arguments = [p for p in command.params if isinstance(p, click.Argument)]
+    metavars = [p.make_metavar(click.Context(command)) for p in arguments]
+    return " ".join([name, *metavars]).replace("...", "…")
+
+
+@pytest.mark.parametrize("words", [words for words, _ in commands(cli)], ids=" ".join)
+def test_every_command_tells_how_it_is_used(words: tuple[str, ...]) -> None:
+    """`--help` works without settings, org and broker, and says what the command does."""
+    result = CliRunner().invoke(cli, [*words, "--help"])
+    assert result.exit_code == 0, result.output
+    assert len(result.output.splitlines()) > 3
+
+
+def test_reads_and_lists_take_json() -> None:
+    """As the README says."""
+    assert "Reads and lists take `--json`" in text_of(README)
+    for name in ("list", "get", "search", "status"):
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        assert "--json" in {option for param in command.params for option in param.opts}
+
+
+def test_exit_codes() -> None:
+    """Documented by number, and given by the error's class."""
+    (line,) = re.findall(r"Exit codes: (.*?)\.\n", text_of(README), flags=re.DOTALL)
+    assert [int(number) for number in re.findall(r"\b\d\b", line)] == [0, FAILED, WRONG_USAGE, NO_ORG, NO_BROKER]
+    errors = (PoisonError("x"), ConfigError("x"), LinkDown("x"), LoginRefused("x"), BrokerDown("x"))
+    assert [exit_code(error) for error in errors] == [FAILED, WRONG_USAGE, NO_ORG, NO_ORG, NO_BROKER]
+
+
+def shown_commands() -> list[str]:
+    """Every call of the program that a document shows."""
+    found = []
+    for path in DOCUMENTS:
+        candidates = [*shell_lines(text_of(path)), *spans(text_of(path))]
+        found += [line.removeprefix(".venv/bin/") for line in candidates]
+    return sorted({line for line in found if line.startswith("salesforce-sync ") and not re.search(r"…|\.\.\.", line)})
+
+
+@pytest.mark.parametrize("line", shown_commands())
+def test_every_command_line_that_is_shown_can_be_typed(line: str) -> None:
+    """Its command and its options are there, and its arguments are of the right kind."""
+    _parse(cli, "salesforce-sync", shlex.split(line, comments=True)[1:])
+
+
+def _parse(command: click.Command, name: str, words: list[str], parent: click.Context | None = None) -> None:
+    try:
+        context = command.make_context(name, words, parent=parent)
+    except click.exceptions.Exit:  # --help, --version
+        return
+    rest = [*context._protected_args, *context.args]
+    if isinstance(command, click.Group) and rest:
+        found, sub, following = command.resolve_command(context, rest)
+        assert found is not None
+        assert sub is not None
+        _parse(sub, found, following, context)
+
+
+# --- Settings, targets, files ---------------------------------------------------------------------------------------
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _keys(inner, f"{prefix}{name}.")
+
+
+def _members(schema: Mapping[str, Any], part: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    if "$ref" in part:
+        part = schema["$defs"][part["$ref"].removeprefix("#/$defs/")]
+    for name, inner in part.get("properties", {}).items():
+        yield prefix + name
+        yield from _members(schema, inner, f"{prefix}{name}.")
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
+def test_dotted_names_are_settings_health_members_events_or_files(path: Path) -> None:
+    """A key that was renamed is renamed in the documents as well."""
+    health = schemas()["health"]
+    known = {*_keys(Settings), *_members(health, health), *logged(), "commit.timestamp"}
+    dotted = {span for span in spans(text_of(path)) if re.fullmatch(r"[a-z_]+(\.[a-z_]+)+", span)}
+    assert {name for name in dotted - known if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
+def test_environment_variables_are_those_that_are_read(path: Path) -> None:
+    """Secrets by their names, settings by section and key."""
+    text = text_of(path)
+    secrets = {name.upper() for name in Secrets.model_fields}
+    assert set(re.findall(r"\b(?:SF|MQTT)_[A-Z_]+\b", text)) <= secrets
+    variables = re.findall(r"\bSALESFORCE_SYNC_([A-Z]+__[A-Z_]+)\b", text)
+    assert {name.lower().replace("__", ".") for name in variables} <= set(_keys(Settings))
+
+
+def test_every_target_that_is_shown_is_in_the_makefile() -> None:
+    """`make demo` and the like."""
+    targets = set(re.findall(r"^([a-z-]+):", text_of(ROOT / "Makefile"), flags=re.MULTILINE))
+    shown = {
+        word
+        for path in DOCUMENTS
+        for line in [*shell_lines(text_of(path)), *spans(text_of(path))]
+        if line.startswith("make ")
+        for word in line.split()[1:2]
+    }
+    assert {"demo", "test", "help"} <= shown <= targets
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_linked_and_named_files_exist(path: Path) -> None:
+    """Links are relative to the document, named paths to the repository."""
+    text = text_of(path)
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert [link for link in links if link and not (path.parent / link).exists()] == []
+    named = [s for s in spans(text) if re.fullmatch(r"(?:connector|tests|docs|schemas|deploy|\.ci)/[\w./-]*", s)]
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_guide_can_be_reached_from_the_readme() -> None:
+    """A document that nobody is led to is not there."""
+    links = re.findall(r"\]\(([^)\s]+)\)", text_of(README))
+    assert {str(path.relative_to(ROOT)) for path in GUIDES} - {"README.md"} <= set(links)
