@@ -105,7 +105,7 @@ class Daemon:
                 on_round=self._round_ended,
                 on_applied=self._applied,
                 hole_messages=self._envelope.hole,
-                calls=self._org.calls,
+                calls=self._org.budget.made,
             ),
             org=self._org.rest,
             replica=self._database,

@@ -42,7 +42,7 @@ async def sync_once(settings: Settings, objects: Sequence[str] | None, progress:
                 on_round=ended,
                 on_applied=lambda _applied: None,
                 hole_messages=lambda _hole: (),
-                calls=org.calls,
+                calls=org.budget.made,
                 progress=progress,
             ),
             org=org.rest,

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import structlog
 
 from connector.errors import ConfigError, StoreUnusable, TransientError
-from connector.ports import Purpose
 from connector.salesforce.budget import ApiBudget
 from connector.salesforce.cometd import CometdSource
 from connector.salesforce.login import Session
@@ -39,10 +38,6 @@ class Org:
     budget: ApiBudget
     rest: RestClient
     id: str
-
-    def calls(self, purpose: Purpose) -> int:
-        """API calls of ours for a purpose in the last 24 hours."""
-        return int(self.budget.snapshot()["own"].get(purpose.value, 0))
 
 
 @asynccontextmanager

@@ -48,6 +48,7 @@ class ApiBudget:
         self._now_ms = now_ms
         self._on_warning = on_warning
         self._hours: dict[str, dict[str, int]] = {}
+        self._made = dict.fromkeys(Purpose, 0)
         self._unsaved: dict[tuple[str, str], int] = {}
         self._org: tuple[int, int] | None = None
         self._heard_ms = 0
@@ -120,8 +121,13 @@ class ApiBudget:
         hour = self._hour()
         counts = self._hours.setdefault(hour, {})
         counts[purpose] = counts.get(purpose, 0) + 1
+        self._made[purpose] += 1
         self._unsaved[hour, purpose] = self._unsaved.get((hour, purpose), 0) + 1
         self._look()
+
+    def made(self, purpose: Purpose) -> int:
+        """Calls for the purpose since this process began; never falls, unlike those of a window."""
+        return self._made[purpose]
 
     def _check_own(self, purpose: Purpose, share: float) -> None:
         if self._own_total() < self._limits.daily_api_calls * share:
