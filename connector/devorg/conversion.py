@@ -7,12 +7,11 @@ Guide, "convertLead()".
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from connector.devorg.errors import OrgError
-
-if TYPE_CHECKING:
-    from connector.devorg.transaction import Transaction
+from connector.devorg.saving import create
+from connector.devorg.work import Work
 
 CONVERTED_STATUS = "Closed - Converted"
 _TO_ACCOUNT = {
@@ -75,23 +74,23 @@ class Converted:
     opportunity_id: str | None
 
 
-def convert(transaction: "Transaction", lead_id: str, order: Order) -> Converted:
+def convert(work: Work, lead_id: str, order: Order) -> Converted:
     """Convert a lead; its own update comes last, as in the org's events.
 
     Raises:
         OrgError: The lead is missing, deleted, locked or converted already, or what it is to become is refused.
     """
-    schema = transaction.object_for("Lead", "update")
-    lead = transaction.live(schema, lead_id)
+    schema = work.object_for("Lead", "update")
+    lead = work.live(schema, lead_id)
     if lead["IsConverted"]:
         raise OrgError(400, "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead", [])
-    account_id = _target(transaction, "Account", order.account_id, _mapped(lead, _TO_ACCOUNT))
+    account_id = _target(work, "Account", order.account_id, _mapped(lead, _TO_ACCOUNT))
     contact = {**_mapped(lead, _TO_CONTACT), "AccountId": account_id}
-    contact_id = _target(transaction, "Contact", order.contact_id, contact)
+    contact_id = _target(work, "Contact", order.contact_id, contact)
     opportunity_id = None
     if order.create_opportunity:
-        opportunity_id = _open_opportunity(transaction, lead, account_id, order)
-    today = transaction.stamps()["SystemModstamp"][:10]
+        opportunity_id = _open_opportunity(work, lead, account_id, order)
+    today = work.stamps()["SystemModstamp"][:10]
     closed = {
         "Status": order.status,
         "IsConverted": True,
@@ -100,25 +99,25 @@ def convert(transaction: "Transaction", lead_id: str, order: Order) -> Converted
         "ConvertedContactId": contact_id,
         "ConvertedOpportunityId": opportunity_id,
     }
-    transaction.write(schema, lead, {**lead, **transaction.stamps(), **closed})
+    work.write(schema, lead, {**lead, **work.stamps(), **closed})
     return Converted(account_id=account_id, contact_id=contact_id, opportunity_id=opportunity_id)
 
 
-def _target(transaction: "Transaction", name: str, existing: str | None, values: Mapping[str, Any]) -> str:
+def _target(work: Work, name: str, existing: str | None, values: Mapping[str, Any]) -> str:
     if existing is None:
-        return transaction.create(name, values)
-    return str(transaction.live(transaction.object_for(name, "update"), existing)["Id"])
+        return create(work, name, values)
+    return str(work.live(work.object_for(name, "update"), existing)["Id"])
 
 
-def _open_opportunity(transaction: "Transaction", lead: Mapping[str, Any], account_id: str, order: Order) -> str:
+def _open_opportunity(work: Work, lead: Mapping[str, Any], account_id: str, order: Order) -> str:
     values = {
         **_mapped(lead, _TO_OPPORTUNITY),
         "Name": (order.opportunity_name or f"{lead['Company']}-")[:120],
         "AccountId": account_id,
         "StageName": _FIRST_STAGE,
-        "CloseDate": _quarter_end(date.fromisoformat(transaction.stamps()["SystemModstamp"][:10])).isoformat(),
+        "CloseDate": _quarter_end(date.fromisoformat(work.stamps()["SystemModstamp"][:10])).isoformat(),
     }
-    return transaction.create("Opportunity", values)
+    return create(work, "Opportunity", values)
 
 
 def _mapped(lead: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

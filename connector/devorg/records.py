@@ -18,7 +18,8 @@ from connector.devorg.ledger import Ledger
 from connector.devorg.residents import INTEGRATION_USER_ID, ORGANIZATION_ID, ROWS
 from connector.devorg.rules import Rules
 from connector.devorg.schema import Schema
-from connector.devorg.transaction import Parts, Record, RecordOptions, Transaction
+from connector.devorg.transaction import Transaction
+from connector.devorg.work import Parts, Record, RecordOptions
 
 __all__ = ["CommitSink", "Org", "Record", "RecordOptions", "Transaction"]
 

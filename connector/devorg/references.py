@@ -1,18 +1,14 @@
 """What a record points at: named by id or by external id, and checked to be there."""
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from connector.devorg.errors import OrgError
 from connector.devorg.fields import Field, ObjectSchema
-
-if TYPE_CHECKING:
-    from connector.devorg.transaction import Transaction
+from connector.devorg.work import Work
 
 
-def check_references(
-    transaction: "Transaction", schema: ObjectSchema, row: Mapping[str, Any], written: Iterable[str]
-) -> None:
+def check_references(work: Work, schema: ObjectSchema, row: Mapping[str, Any], written: Iterable[str]) -> None:
     """Check the look-ups that a write brings.
 
     Raises:
@@ -25,10 +21,10 @@ def check_references(
         if "RecordType" in field.reference_to:
             _check_record_type(schema, field, row[name])
         else:
-            _check_target(transaction, field, row[name])
+            _check_target(work, field, row[name])
 
 
-def resolved(transaction: "Transaction", schema: ObjectSchema, values: Mapping[str, Any]) -> dict[str, Any]:
+def resolved(work: Work, schema: ObjectSchema, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values with each parent that is named by an external id, `{"Account": {"Key__c": "x"}}`, as its id.
 
     Source: REST API Developer Guide, "Upsert Records Using sObject Rows by External ID", relationships.
@@ -43,21 +39,21 @@ def resolved(transaction: "Transaction", schema: ObjectSchema, values: Mapping[s
         if field is None:
             result[name] = value
         else:
-            result[field.name] = _parent_id(transaction, field, value)
+            result[field.name] = _parent_id(work, field, value)
     return result
 
 
-def _parent_id(transaction: "Transaction", field: Field, named: Mapping[str, Any]) -> str:
+def _parent_id(work: Work, field: Field, named: Mapping[str, Any]) -> str:
     attributes = named.get("attributes")
     kind = attributes.get("type") if isinstance(attributes, dict) else None
     keys = [(name, value) for name, value in named.items() if name != "attributes"]
     candidates = [name for name in field.reference_to if kind is None or name.lower() == str(kind).lower()]
-    parent = transaction.parts.schema.get(candidates[0]) if candidates else None
+    parent = work.parts.schema.get(candidates[0]) if candidates else None
     key = parent.field(keys[0][0]) if parent is not None and len(keys) == 1 else None
     if parent is None or key is None or not (key.external_id or key.id_lookup):
         message = f"{field.relationship_name} does not name one external ID field of {', '.join(field.reference_to)}"
         raise OrgError(400, "INVALID_FIELD", message)
-    found = transaction.find(parent, key, keys[0][1])
+    found = work.find(parent, key, keys[0][1])
     if len(found) != 1:
         message = f"Foreign key external ID: {keys[0][1]} not found for field {key.name} in entity {parent.name}"
         raise OrgError(400, "INVALID_FIELD", message)
@@ -70,12 +66,12 @@ def _check_record_type(schema: ObjectSchema, field: Field, record_id: str) -> No
         raise OrgError(400, "INVALID_CROSS_REFERENCE_KEY", message, [field.name])
 
 
-def _check_target(transaction: "Transaction", field: Field, record_id: str) -> None:
-    target = transaction.parts.schema.by_prefix(record_id[:3])
+def _check_target(work: Work, field: Field, record_id: str) -> None:
+    target = work.parts.schema.by_prefix(record_id[:3])
     if target is not None and target.name not in field.reference_to:
         message = f"{field.label}: id value of incorrect type: {record_id}"
         raise OrgError(400, "FIELD_INTEGRITY_EXCEPTION", message, [field.name])
-    found = None if target is None else transaction.record(target, record_id)
+    found = None if target is None else work.record(target, record_id)
     if found is None:
         raise OrgError(400, "INVALID_CROSS_REFERENCE_KEY", "invalid cross reference id", [])
     if found["IsDeleted"]:
