@@ -86,10 +86,13 @@ class _Examination:
     async def _inside(self, settings: Settings, replica: ReplicaState, *, fix: bool) -> None:
         try:
             async with self._doors(settings, replica) as doors:
-                self.tell(await org.login(doors))
+                logged_in = await org.login(doors)
+                self.tell(logged_in)
                 found, there = await org.objects(doors)
                 self.tell(found)
-                self.tell(await org.selection(doors, there, fix=fix))
+                # An org that is not the replica's is probably not the one that is meant.
+                meant = all(finding.check != "replica" or finding.state == "ok" for finding in logged_in)
+                self.tell(await org.selection(doors, there, fix=fix and meant))
         except NotLoggedIn as error:
             self.tell([error.finding])
 

@@ -194,11 +194,14 @@ class Session:
     async def _refreshed(self) -> Grant:
         """Use the newest refresh token, and store the one that replaces it before the access token is used."""
         configured = self._secrets.sf_refresh_token.get_secret_value()
-        if self._store is not None and not self._refresh_token:
+        if self._store is not None and not self._unsaved:
+            # Each time: another process (doctor beside the daemon) may have rotated it meanwhile.
             try:
-                self._refresh_token = await self._store.load(configured)
+                stored = await self._store.load(configured)
             except OSError as error:
                 raise TransientError(f"the stored refresh token cannot be read: {error.strerror}") from error
+            if stored != configured or not self._refresh_token:
+                self._refresh_token = stored
         await self._save_rotated()
         used = self._refresh_token or configured
         granted = await self._ask(flows.form("refresh_token", self._secrets, refresh_token=used))

@@ -16,10 +16,11 @@ from connector.doctor import local
 from connector.doctor.examine import examine
 from connector.doctor.findings import Finding, Report
 from connector.ports import Unit
+from connector.salesforce.token_store import FileTokenStore
 from connector.store.database import Database
 from tests.broker import Broker, BrokerOptions, free_port
 from tests.conftest import BrokerFactory
-from tests.orgs import now_ms, says, says_text, scripted
+from tests.orgs import now_ms, org_session, says, says_text, scripted
 
 EVERY_CHECK = {
     "settings", "secrets", "disk", "replica", "broker", "org", "clock", "login", "api", "objects", "selection"
@@ -258,6 +259,17 @@ async def test_a_given_token_is_tried_and_warned_of(ward: Ward, org: DevOrg, dea
     assert org.ctx.tokens.default_access_token not in str(finding)
 
 
+async def test_a_refresh_token_that_doctor_rotates_is_not_lost_to_the_daemon(ward: Ward, org: DevOrg) -> None:
+    """The daemon finds the new one where both keep it."""
+    org.ctx.settings.rotate_refresh_tokens = True
+    ward.env |= {"SF_REFRESH_TOKEN": org.ctx.credentials.refresh_token}
+    store = FileTokenStore(ward.database.with_name("refresh_token.json"))
+    async with org_session(org, "refresh_token", store=store) as daemon:
+        first = await daemon.token()
+        assert {f.state for f in (await ward.examine()).findings} == {"ok"}
+        assert (await daemon.renew(first)).value != first.value
+
+
 async def test_a_key_file_that_is_not_there_is_a_mistake_of_the_settings(ward: Ward, org: DevOrg) -> None:
     """Told as such, by its path."""
     ward.env |= {"SF_USERNAME": org.ctx.credentials.username, "SF_PRIVATE_KEY_FILE": str(ward.path / "nope.pem")}
@@ -317,12 +329,16 @@ async def test_a_day_that_is_nearly_or_wholly_used_up(ward: Ward, org: DevOrg) -
     assert of(report, "broker", "ok")
 
 
-async def test_a_replica_of_another_org_is_a_failure(ward: Ward) -> None:
-    """Both are named."""
+async def test_a_replica_of_another_org_is_a_failure(ward: Ward, org: DevOrg) -> None:
+    """Both are named; nothing is changed in an org that is perhaps not meant."""
+    org.ctx.schema.select("Contact", "Lead", "Account")
     async with Database(ward.database) as database:
         await database.run(lambda unit: unit.set_cursor("org", OTHER_ORG, now_ms()))
-    finding = only(await ward.examine(), "replica", "fail")
+    report = await ward.examine(fix=True)
+    [finding] = of(report, "replica", "fail")
     assert OTHER_ORG in finding.message
+    assert org.ctx.tokens.org_id in finding.message
+    assert "Opportunity" not in org.ctx.schema.selected
     assert "storage.path" in finding.mend
 
 
