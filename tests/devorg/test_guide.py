@@ -15,9 +15,9 @@ from connector.cli.devorg import DEFAULT_URL, EFFECTS
 from connector.devorg.admin import description
 from connector.devorg.changes import EventOptions
 from connector.devorg.faults import KINDS
+from connector.devorg.records import RecordOptions
 from connector.devorg.server import DevOrg
 from connector.devorg.settings import OrgSettings
-from connector.devorg.transaction import RecordOptions
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "devorg.md").read_text(encoding="utf-8")
 URL = "http://localhost:8620"
