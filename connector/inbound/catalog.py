@@ -5,6 +5,7 @@ came, went or was retyped while we were down is noticed.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
@@ -20,7 +21,9 @@ from connector.ports import OrgClient, Purpose, Replica, Unit
 log = structlog.get_logger()
 
 REFRESH_EVERY_S = 12 * 3600.0
-# An event with a field that we do not know costs a describe; a stream of them must not cost one each.
+# An event with a field that we do not know costs a describe; a stream of them must not cost one each: so many of an
+# object in so many seconds. The first ones are read at once, however lately it was described for another reason.
+REFRESHES_AT_ONCE = 5
 REFRESH_AT_MOST_EVERY_S = 60.0
 MAX_UNRESOLVED = 1000
 
@@ -69,7 +72,7 @@ class Catalog:
         self._on_reread = on_reread
         self._specs: Mapping[str, ObjectSpec] = MappingProxyType({})
         self._locks = {name: asyncio.Lock() for name in wanted}
-        self._refreshed_s: dict[str, float] = {}
+        self._resolved_s: dict[str, deque[float]] = {}
         self._unresolved: dict[str, set[str]] = {}
         self.problems: dict[str, str] = {}
 
@@ -133,7 +136,6 @@ class Catalog:
             TransientError, LoginRefused: As the org's client.
         """
         async with self._locks[name]:
-            self._refreshed_s[name] = asyncio.get_running_loop().time()
             try:
                 raw = await self._org.describe(name, Purpose.CATCH_UP)
                 described = _trimmed(raw)
@@ -159,8 +161,10 @@ class Catalog:
         if not unknown - unresolved or name not in self._locks:
             return False
         now_s = asyncio.get_running_loop().time()
-        if now_s - self._refreshed_s.get(name, -REFRESH_AT_MOST_EVERY_S) < REFRESH_AT_MOST_EVERY_S:
+        earlier = self._resolved_s.setdefault(name, deque(maxlen=REFRESHES_AT_ONCE))
+        if len(earlier) == REFRESHES_AT_ONCE and now_s - earlier[0] < REFRESH_AT_MOST_EVERY_S:
             return False
+        earlier.append(now_s)
         log.info("catalog.unknown_fields_seen", object=name, fields=sorted(unknown - unresolved)[:20])
         changed = await self.refresh(name)
         if len(unresolved) < MAX_UNRESOLVED:

@@ -109,7 +109,10 @@ def test_a_refused_broker_password(stack: Stack, tmp_path: Path) -> None:
     broker = ProcessBroker(tmp_path, BrokerOptions(users={"daemon": "right"}))
     asyncio.run(broker.start())
     try:
-        settings = {"mqtt": {"port": broker.port}, "storage": {"path": str(tmp_path / "data" / "salesforce.db")}}
+        settings: Settings = {
+            "mqtt": {"port": broker.port},
+            "storage": {"path": str(tmp_path / "data" / "salesforce.db")},
+        }
         stack.configure(settings, **stack.secrets(), MQTT_USERNAME="daemon", MQTT_PASSWORD="mistaken")
         code, lines = ended(stack.daemon)
     finally:
