@@ -25,6 +25,8 @@ allow_anonymous true
 persistence false
 # Events of a burst wait here instead of being dropped.
 max_queued_messages 100000
+# Small messages leave at once instead of waiting for more.
+set_tcp_nodelay true
 log_type error
 log_type warning
 """

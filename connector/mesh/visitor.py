@@ -2,6 +2,7 @@
 
 import contextlib
 import queue
+import socket
 import ssl
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,7 @@ class Visitor:
             CallbackAPIVersion.VERSION2, client_id=self.client_id, protocol=MQTTProtocolVersion.MQTTv5
         )
         self._client.on_connect = self._on_connect
+        self._client.on_socket_open = _send_at_once
 
     @contextmanager
     def connected(self) -> Iterator[Self]:
@@ -124,6 +126,11 @@ class Visitor:
         self._answers.put(str(reason))
         for topic_filter in self._filters:
             client.subscribe(topic_filter, qos=1)
+
+
+def _send_at_once(_client: mqtt.Client, _userdata: object, sock: Any) -> None:
+    """Small messages must not wait for the acknowledgement of the one before."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class Replies:
