@@ -12,7 +12,8 @@ from connector.model.change import Change, Origin, ReceivedEvent, ReplayId, Subs
 from connector.model.command import Command, CommandStatus, OrgProblem
 from connector.model.ids import RecordId
 from connector.model.message import Delivery, Message, OutboxMessage
-from connector.model.objects import ObjectSpec
+from connector.model.objects import ObjectColumns, ObjectSpec
+from connector.model.query import EVERYTHING, Page, Where
 from connector.model.record import StoredRecord
 
 T = TypeVar("T")
@@ -352,8 +353,11 @@ class Unit(Protocol):
         ...
 
     # Commands
-    def add_command(self, command: Command) -> Command | None:
-        """Store a new command; if its id is known already, store nothing and return the stored one."""
+    def add_command(self, command: Command, also: Sequence[str] = ()) -> Command | None:
+        """Store a new command; if its id is known already, store nothing and return the stored one.
+
+        `also`: further names of its record, see `external_key`.
+        """
         ...
 
     def command(self, command_id: str) -> Command | None:
@@ -362,10 +366,6 @@ class Unit(Protocol):
 
     def command_by_delivery(self, delivery_key: str, since_ms: int) -> Command | None:
         """The newest command accepted since then from a message with this key, or None."""
-        ...
-
-    def pending_commands(self, object_name: str, record_id: RecordId, since_ms: int) -> Sequence[Command]:
-        """In order: unfinished commands on the record, and those that succeeded since then and were not echoed yet."""
         ...
 
     def changed_since(self, object_name: str, record_id: RecordId, version: int) -> Mapping[str, Any] | None:
@@ -379,24 +379,73 @@ class Unit(Protocol):
     def next_commands(self, now_ms: int, limit: int) -> Sequence[Command]:
         """Accepted commands to be tried, oldest first.
 
-        At most one per record: a command waits for every earlier unfinished one on its record.
+        At most one per record: a command waits for every earlier unfinished one on its record, unless it has expired.
         """
         ...
 
+    def commands_behind(self, command: Command, limit: int) -> Sequence[Command]:
+        """Unfinished commands on the command's record that came after it, in order; none if its id is not known."""
+        ...
+
+    def first_open(self, command: Command, also: Sequence[str] = ()) -> int | None:
+        """`seq` of the oldest unfinished command on the record of a command that is not stored yet, or None."""
+        ...
+
+    def record_by_key(self, object_name: str, key: str) -> RecordId | None:
+        """The record that a command found or made under this name (`external_key`, `command_key`), or None."""
+        ...
+
+    def written_between(
+        self, object_name: str, record_id: RecordId, first_seq: int, before_seq: int
+    ) -> Sequence[Command]:
+        """Succeeded commands on the record with `first_seq` <= seq < `before_seq`, in order."""
+        ...
+
+    def unseen_writes(
+        self, object_name: str, record_id: RecordId, modified_ms: int, since_ms: int
+    ) -> Sequence[Command]:
+        """In order: commands that succeeded since then and whose write a row modified at `modified_ms` lacks."""
+        ...
+
+    def last_written_ms(self, object_name: str, record_id: RecordId) -> int | None:
+        """The org's clock at the newest write of ours to the record, or None."""
+        ...
+
     def update_command(self, command: Command) -> None:
-        """Store status, record id, attempts, errors, conflict and times."""
+        """Store everything but what the command asks for.
+
+        A record id that has become known becomes a name of the record for all that wait for it.
+        """
         ...
 
     def commands(self, status: CommandStatus | None, limit: int) -> Sequence[Command]:
         """Newest commands first, of one status or of all."""
         ...
 
+    def open_creates(self, object_name: str) -> Sequence[Command]:
+        """Creates that the org may have taken and whose answer is not there: under way, or lost; in order."""
+        ...
+
+    def claimed(self, object_name: str, ids: Iterable[RecordId]) -> frozenset[RecordId]:
+        """Those of the ids that a create or upsert of ours has as its result."""
+        ...
+
+    def accepted_since(self, object_name: str, since_ms: int, limit: int, *, deletes: bool = False) -> int | None:
+        """When the `limit`th newest command (delete) on the object was accepted, if that was after `since_ms`.
+
+        None: fewer have been accepted since.
+        """
+        ...
+
     def awaiting_echo(self, object_name: str, since_ms: int) -> Sequence[Command]:
-        """Commands sent since then (sending or succeeded) whose change has not been seen yet, oldest first."""
+        """Commands sent since then (sending or succeeded) whose change has not been seen yet, oldest first.
+
+        Their `fields` are those that went to the org.
+        """
         ...
 
     def echo_seen(self, command_id: str, version: int) -> None:
-        """The change of this version was the command's own."""
+        """The change of this version was the command's own, and that of those it carried; 0: none will come."""
         ...
 
     # API calls
@@ -429,6 +478,68 @@ class Replica(Protocol):
         Raises:
             StoreBusy: Another process held the write lock for too long.
             StoreFull, StoreUnusable: Going on would lose data.
+        """
+        ...
+
+
+class Snapshot(Protocol):
+    """The replica at one moment, for reading; synchronous, on a reader's thread."""
+
+    def objects(self) -> Mapping[str, ObjectColumns]:
+        """The objects that have a table, with their columns."""
+        ...
+
+    def version(self) -> int:
+        """The version of the newest change; 0 if there is none."""
+        ...
+
+    def get(self, object_name: str, record_id: str, *, fields: Sequence[str] | None = None) -> StoredRecord | None:
+        """One record, or None if it is not there or deleted; see `search`."""
+        ...
+
+    def search(
+        self,
+        object_name: str,
+        text: str | None = None,
+        *,
+        where: Where = EVERYTHING,
+        limit: int,
+        after: str | None = None,
+        order_by: str | None = None,
+        fields: Sequence[str] | None = None,
+        fits: Callable[[StoredRecord], bool] = lambda _record: True,
+    ) -> Page:
+        """A page of the records that are not deleted, for which `where` holds and in which `text` is found.
+
+        `after` is `next` of the page before; the first record that `fits` refuses begins the next page.
+
+        Raises:
+            ValueError: An unknown object or field, a value of another kind, or an `after` of another list.
+        """
+        ...
+
+    def count(self, object_name: str, where: Where = EVERYTHING) -> int:
+        """Records that are not deleted and for which `where` holds; ValueError as for `search`."""
+        ...
+
+    def changes(self, since: int, limit: int, object_name: str | None = None) -> Sequence[Change] | None:
+        """Changes behind a version, of one object or of all, in version order; None: the log does not reach back."""
+        ...
+
+    def pending(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> Sequence[Command]:
+        """In order: unfinished commands on the records, and those that succeeded since then and were not echoed yet."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads the replica beside the writer, never through it."""
+
+    async def read(self, work: Callable[[Snapshot], T], *, timeout_s: float) -> T:
+        """Run `work(snapshot)` on a reader's thread; everything it asks is of one moment.
+
+        Raises:
+            QueryTooSlow: It took longer than the time limit; SQLite was interrupted.
+            StoreUnusable, StoreBusy: The replica cannot be read.
         """
         ...
 

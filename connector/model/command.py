@@ -53,18 +53,23 @@ class Command:
     Attributes:
         seq: Order of arrival; 0 until stored.
         record_id: The record; None for create and upsert until the org has answered.
+        record_of: The create or upsert whose record it is, where its id was not known yet.
         external_id: (field, value) of an upsert.
         fields: API name -> value in wire form.
         base: What the sender had seen: field -> value of the record; None where unknown.
+        base_seq: What commands on the record wrote from this one on counts as seen, too; None: there was none open.
         delivery_key: Recognises a redelivery of a message that named no command id; None for every other command.
         expires_ms: Give up after this time, milliseconds since the Unix epoch, UTC; None: never.
         reply_to: Topic for the result besides `{root}/result/{command_id}`.
         correlation: To be given back with the result, as text in its JSON.
         correlation_data: MQTT 5 Correlation Data of the request, to be given back as it came.
         attempts: Calls made so far.
+        sent: What of `fields` went to the org with the last call, with what it carried of other commands; None before.
+        carried_by: The command whose call brought this one's fields; None: its own.
         answer_lost: The org may have taken an earlier attempt: find out before the next one.
         errors: The org's errors of the last attempt.
         sent_ms: When the last call began, milliseconds since the Unix epoch, UTC.
+        written_ms: The org's clock when it answered the write, milliseconds since the Unix epoch, UTC.
         retry_ms: Not to be tried before this time.
     """
 
@@ -82,6 +87,8 @@ class Command:
     reply_to: str | None
     correlation: str | None
     accepted_ms: int
+    record_of: str | None = None
+    base_seq: int | None = None
     correlation_data: bytes | None = None
     delivery_key: str | None = None
     status: CommandStatus = CommandStatus.ACCEPTED
@@ -89,6 +96,19 @@ class Command:
     answer_lost: bool = False
     errors: tuple[OrgProblem, ...] = ()
     conflict: Mapping[str, Any] | None = None
+    sent: Mapping[str, Any] | None = None
+    carried_by: str | None = None
     sent_ms: int | None = None
+    written_ms: int | None = None
     retry_ms: int | None = None
     completed_ms: int | None = None
+
+
+def external_key(object_name: str, field: str, value: object) -> str:
+    """The name that an external id gives to a record; the org does not tell capitals in external ids apart."""
+    return f"{object_name}.{field.casefold()}:{str(value).strip().casefold()}"
+
+
+def command_key(command_id: str) -> str:
+    """The name that the command which makes a record gives to it."""
+    return f"command:{command_id}"

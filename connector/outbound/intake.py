@@ -158,7 +158,7 @@ class CommandIntake:
         if known is None:
             spec = self._catalog.spec(command.object)
             seen = base_values(unit, spec, command, base) if spec else None
-            known = unit.add_command(replace(command, base=seen))
+            known = unit.add_command(replace(command, base=seen, base_seq=unit.first_open(command)))
         answer = command if known is None else _readdressed(known, command)
         for message in self._answers.result(answer):
             unit.enqueue(message)
@@ -234,7 +234,8 @@ def base_values(unit: Unit, spec: ObjectSpec, command: Command, base: Base | Non
     if stored is None:
         return None
     if base is None:
-        earlier = unit.pending_commands(spec.name, command.record_id, command.accepted_ms - ECHO_WINDOW_MS)
+        since_ms = command.accepted_ms - ECHO_WINDOW_MS
+        earlier = unit.unseen_writes(spec.name, command.record_id, stored.modified_ms, since_ms)
         return {**stored.values, **{name: value for c in earlier for name, value in c.fields.items()}}
     version = base.version
     if version is None:

@@ -183,6 +183,7 @@ class CommandWriter:
 
     async def _update(self, command: Command, spec: ObjectSpec) -> Command:
         assert command.record_id is not None  # noqa: S101 - validated at acceptance
+        command = await self._with_seen(command, command.record_id)
         remote = await self._known(command, spec, command.record_id)
         for _ in range(MAX_REREADS):
             if remote is None:
@@ -203,6 +204,17 @@ class CommandWriter:
             remote = None
         raise RowLocked("somebody else keeps writing this record")
 
+    async def _with_seen(self, command: Command, record_id: RecordId) -> Command:
+        """The command with what earlier ones on the record have written since: its sender had seen it."""
+        first = command.base_seq
+        if first is None:
+            return command
+        earlier = await self._replica.run(
+            lambda unit: unit.written_between(command.object, record_id, first, command.seq)
+        )
+        seen = {name: value for c in earlier for name, value in c.fields.items()}
+        return replace(command, base={**(command.base or {}), **seen})
+
     async def _known(self, command: Command, spec: ObjectSpec, record_id: RecordId) -> _Remote | None:
         """The record by what the replica holds and our own writes on their way back; None if that is not to be trusted.
 
@@ -217,9 +229,8 @@ class CommandWriter:
             if stored is None or stored.deleted_ms is not None:
                 return None
             values = dict(stored.values)
-            for earlier in unit.pending_commands(spec.name, record_id, since_ms):
-                if earlier.status is CommandStatus.SUCCEEDED:
-                    values.update(earlier.fields)
+            for earlier in unit.unseen_writes(spec.name, record_id, stored.modified_ms, since_ms):
+                values.update(earlier.fields)
             return _Remote(values=values, modified_ms=stored.modified_ms)
 
         return await self._replica.run(look)
@@ -260,7 +271,7 @@ class CommandWriter:
         await self._replica.run(lambda unit: unit.update_command(later))
 
     async def _settle(self, command: Command) -> None:
-        done = replace(command, completed_ms=self._now_ms())
+        done = replace(command, completed_ms=self._now_ms(), written_ms=self._now_ms())
 
         def work(unit: Unit) -> None:
             unit.update_command(done)

@@ -4,19 +4,14 @@ The only folder that imports apsw.
 """
 
 from connector.store.database import Database
-from connector.store.filters import Filter, FilterOperator
-from connector.store.reader import CursorRow, ObjectFigures, Page, ReadOnlyReplica, ReplicaFigures
+from connector.store.figures import CursorRow, ObjectFigures, ReplicaFigures
+from connector.store.reader import ReadOnlyReplica
 from connector.store.session import Session
-from connector.store.tables import ObjectColumns
 
 __all__ = [
     "CursorRow",
     "Database",
-    "Filter",
-    "FilterOperator",
-    "ObjectColumns",
     "ObjectFigures",
-    "Page",
     "ReadOnlyReplica",
     "ReplicaFigures",
     "Session",

@@ -65,6 +65,10 @@ class ChangeLog(Positions):
         bindings = {"since": since, "limit": limit, "object": object_name}
         return [_change(*row) for row in self._db.execute(query, bindings)]
 
+    def reaches_back_to(self, version: int) -> bool:
+        """True if the log has every change behind `version`; False also for a version that was never given out."""
+        return self._oldest() - 1 <= version <= self.last_version()
+
     def history(self, object_name: str, record_id: RecordId, limit: int) -> Sequence[Change]:
         """The changes of one record, newest first."""
         bindings = {"object": object_name, "id": record_id, "limit": limit}
@@ -88,8 +92,7 @@ class ChangeLog(Positions):
 
         A record that did not exist at `version` had no values: a later create or undelete names every field it set.
         """
-        oldest = self._db.execute(_SQL["oldest"]).get or self.last_version() + 1
-        if version < oldest - 1:
+        if version < self._oldest() - 1:
             # The log has been trimmed since, but the row itself tells if nothing happened to this record.
             stored = stored_version(self._db, object_name, record_id)
             return {} if stored is not None and stored <= version else None
@@ -99,6 +102,10 @@ class ChangeLog(Positions):
             values = from_json(old) if old is not None else dict.fromkeys(from_json(changed))
             before = {**values, **before}
         return before
+
+    def _oldest(self) -> int:
+        """The oldest version in the log; the next one to come if it is empty."""
+        return int(self._db.execute(_SQL["oldest"]).get or self.last_version() + 1)
 
 
 def _row(version: int, change: Change) -> tuple[str | int | None, ...]:

@@ -1,10 +1,11 @@
 """The queue of commands and what became of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from connector.model.change import Operation
-from connector.model.command import Command, CommandStatus, ConflictPolicy
+from connector.model.command import Command, CommandStatus, ConflictPolicy, command_key, external_key
 from connector.model.ids import RecordId
 from connector.model.times import to_ms
 from connector.store.columns import from_json, iso, iso_or_none, json_or_none, ms_or_none, to_json
@@ -17,20 +18,33 @@ _SQL = load("commands")
 class Commands(Part):
     """Commands by id, by record and by status."""
 
-    def add_command(self, command: Command) -> Command | None:
-        """Store a new command; if its id is known already, store nothing and return the stored one."""
+    def add_command(self, command: Command, also: Sequence[str] = ()) -> Command | None:
+        """Store a new command; if its id is known already, store nothing and return the stored one.
+
+        `also`: further names of its record, see `external_key`.
+        """
         self._db.execute(_SQL["add"], _row(command))
-        return None if self._db.changes() else self.command(command.command_id)
+        if not self._db.changes():
+            return self.command(command.command_id)
+        seq, is_open = self._db.last_insert_rowid(), not command.status.final
+        keys = dict.fromkeys((*_keys(command), *also))
+        self._db.executemany(_SQL["add_key"], ({"seq": seq, "key": key, "open": is_open} for key in keys))
+        return None
 
     def update_command(self, command: Command) -> None:
-        """Store status, record id, attempts, errors, conflict and times.
+        """Store everything but what the command asks for.
+
+        A record id that has become known becomes a name of the record for all that wait for it.
 
         Raises:
             LookupError: The command was never stored.
         """
-        self._db.execute(_SQL["update"], _row(command))
-        if not self._db.changes():
+        seq = self._db.execute(_SQL["update"], _row(command)).get
+        if seq is None:
             raise LookupError(f"command {command.command_id} is not in the database")
+        if command.record_id is not None and command.operation in (Operation.CREATE, Operation.UPSERT):
+            self._db.execute(_SQL["spread_key"], {"seq": seq, "id": command.record_id})
+        self._db.execute(_SQL["set_open"], {"seq": seq, "open": not command.status.final})
 
     def command(self, command_id: str) -> Command | None:
         """The stored command, or None."""
@@ -44,25 +58,83 @@ class Commands(Part):
     def next_commands(self, now_ms: int, limit: int) -> Sequence[Command]:
         """Accepted commands to be tried, oldest first.
 
-        At most one per record: a command waits for every earlier unfinished one on its record.
+        At most one per record: a command waits for every earlier unfinished one on its record, unless it has expired.
         """
         return self._found("next", {"now": iso(now_ms), "limit": limit})
 
-    def pending_commands(self, object_name: str, record_id: RecordId, since_ms: int) -> Sequence[Command]:
-        """In order: unfinished commands on the record, and those that succeeded since then and were not echoed yet."""
-        return self._found("pending", {"object": object_name, "id": record_id, "since": iso(since_ms)})
+    def commands_behind(self, command: Command, limit: int) -> Sequence[Command]:
+        """Unfinished commands on the command's record that came after it, in order; none if its id is not known."""
+        if command.record_id is None:
+            return []
+        return self._found("behind", {"id": command.record_id, "seq": command.seq, "limit": limit})
+
+    def first_open(self, command: Command, also: Sequence[str] = ()) -> int | None:
+        """`seq` of the oldest unfinished command on the record of a command that is not stored yet, or None."""
+        found = self._db.execute(_SQL["first_open"], {"keys": to_json([*_keys(command), *also])}).get
+        return None if found is None else int(found)
+
+    def record_by_key(self, object_name: str, key: str) -> RecordId | None:
+        """The record that a command found or made under this name (`external_key`, `command_key`), or None."""
+        found = self._db.execute(_SQL["record_by_key"], {"key": key, "object": object_name}).get
+        return None if found is None else RecordId(str(found))
+
+    def written_between(
+        self, object_name: str, record_id: RecordId, first_seq: int, before_seq: int
+    ) -> Sequence[Command]:
+        """Succeeded commands on the record with `first_seq` <= seq < `before_seq`, in order."""
+        bindings = {"object": object_name, "id": record_id, "first": first_seq, "before": before_seq}
+        return self._found("written_between", bindings)
+
+    def unseen_writes(
+        self, object_name: str, record_id: RecordId, modified_ms: int, since_ms: int
+    ) -> Sequence[Command]:
+        """In order: commands that succeeded since then and whose write a row modified at `modified_ms` lacks."""
+        bindings = {"object": object_name, "id": record_id, "modified": iso(modified_ms), "since": iso(since_ms)}
+        return self._found("unseen", bindings)
+
+    def last_written_ms(self, object_name: str, record_id: RecordId) -> int | None:
+        """The org's clock at the newest write of ours to the record, or None."""
+        found = self._db.execute(_SQL["last_written"], {"object": object_name, "id": record_id}).get
+        return None if found is None else to_ms(str(found))
+
+    def pending_on(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> Sequence[Command]:
+        """`pending_commands` of several records."""
+        bindings = {"object": object_name, "ids": to_json(ids), "since": iso(since_ms)}
+        return self._found("pending_on", bindings)
 
     def commands(self, status: CommandStatus | None, limit: int) -> Sequence[Command]:
         """Newest commands first, of one status or of all."""
         return self._found("newest" if status is None else "newest_of_status", {"status": status, "limit": limit})
 
+    def open_creates(self, object_name: str) -> Sequence[Command]:
+        """Creates that the org may have taken and whose answer is not there: under way, or lost; in order."""
+        return self._found("open_creates", {"object": object_name})
+
+    def claimed(self, object_name: str, ids: Iterable[RecordId]) -> frozenset[RecordId]:
+        """Those of the ids that a create or upsert of ours has as its result."""
+        rows = self._db.execute(_SQL["claimed"], {"object": object_name, "ids": to_json(list(ids))})
+        return frozenset(RecordId(str(row[0])) for row in rows)
+
+    def accepted_since(self, object_name: str, since_ms: int, limit: int, *, deletes: bool = False) -> int | None:
+        """When the `limit`th newest command (delete) on the object was accepted, if that was after `since_ms`.
+
+        None: fewer have been accepted since.
+        """
+        bindings = {"object": object_name, "since": iso(since_ms), "limit": limit}
+        found = self._db.execute(_SQL["deletes_since" if deletes else "accepted_since"], bindings).get
+        return None if found is None else to_ms(str(found))
+
     def awaiting_echo(self, object_name: str, since_ms: int) -> Sequence[Command]:
-        """Commands sent since then (sending or succeeded) whose change has not been seen yet, oldest first."""
-        return self._found("awaiting_echo", {"object": object_name, "since": iso(since_ms)})
+        """Commands sent since then (sending or succeeded) whose change has not been seen yet, oldest first.
+
+        Their `fields` are those that went to the org.
+        """
+        found = self._found("awaiting_echo", {"object": object_name, "since": iso(since_ms)})
+        return [c if c.sent is None else replace(c, fields=c.sent) for c in found]
 
     def echo_seen(self, command_id: str, version: int) -> None:
-        """The change of this version was the command's own."""
-        self._db.execute(_SQL["echo_seen"], (version, command_id))
+        """The change of this version was the command's own, and that of those it carried; 0: none will come."""
+        self._db.execute(_SQL["echo_seen"], {"command_id": command_id, "version": version})
 
     def open_command_count(self) -> int:
         """Commands without a final status."""
@@ -72,12 +144,18 @@ class Commands(Part):
         return [_command(*row) for row in self._db.execute(_SQL[query], bindings)]
 
 
-def _record_key(command: Command) -> str | None:
-    """What commands on the same record have in common; None for a create, which none can follow yet."""
+def _keys(command: Command) -> list[str]:
+    """The names of a command's record that the command itself tells."""
+    keys = []
+    if command.record_id is not None:
+        keys.append(str(command.record_id))
+    if command.record_of is not None:
+        keys.append(command_key(command.record_of))
     if command.external_id is not None:
-        field, value = command.external_id
-        return to_json([command.object, field, value])
-    return command.record_id if command.operation is not Operation.CREATE else None
+        keys.append(external_key(command.object, *command.external_id))
+    if command.operation in (Operation.CREATE, Operation.UPSERT):
+        keys.append(command_key(command.command_id))
+    return keys
 
 
 def _row(command: Command) -> dict[str, Any]:
@@ -86,11 +164,12 @@ def _row(command: Command) -> dict[str, Any]:
         "command_id": command.command_id,
         "object": command.object,
         "operation": command.operation,
-        "record_key": _record_key(command),
         "record_id": command.record_id,
+        "record_of": command.record_of,
         "external_id": None if field is None else to_json({"field": field, "value": value}),
         "fields": to_json(command.fields),
         "base": json_or_none(command.base),
+        "base_seq": command.base_seq,
         "on_conflict": command.on_conflict,
         "sender": command.sender,
         "reply_to": command.reply_to,
@@ -102,18 +181,22 @@ def _row(command: Command) -> dict[str, Any]:
         "answer_lost": command.answer_lost,
         "errors": to_json(command.errors),
         "conflict": json_or_none(command.conflict),
+        "sent": json_or_none(command.sent),
+        "carried_by": command.carried_by,
         "accepted_at": iso(command.accepted_ms),
         "expires_at": iso_or_none(command.expires_ms),
         "sent_at": iso_or_none(command.sent_ms),
+        "written_at": iso_or_none(command.written_ms),
         "retry_at": iso_or_none(command.retry_ms),
         "completed_at": iso_or_none(command.completed_ms),
     }
 
 
 def _command(*row: Any) -> Command:
-    (seq, command_id, name, operation, record_id, external_id, fields, base, on_conflict, sender, reply_to) = row[:11]
-    (correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict) = row[11:19]
-    (accepted_at, expires_at, sent_at, retry_at, completed_at) = row[19:]
+    (seq, command_id, name, operation, record_id, record_of, external_id, fields, base, base_seq) = row[:10]
+    (on_conflict, sender, reply_to, correlation, correlation_data, delivery_key, status, attempts) = row[10:18]
+    (answer_lost, errors, conflict, sent, carried_by) = row[18:23]
+    (accepted_at, expires_at, sent_at, written_at, retry_at, completed_at, _change_version) = row[23:]
     key = from_json(external_id)
     return Command(
         command_id=command_id,
@@ -121,9 +204,11 @@ def _command(*row: Any) -> Command:
         object=name,
         operation=Operation(operation),
         record_id=record_id,
+        record_of=record_of,
         external_id=None if key is None else (key["field"], key["value"]),
         fields=from_json(fields),
         base=from_json(base),
+        base_seq=base_seq,
         on_conflict=ConflictPolicy(on_conflict),
         sender=sender,
         reply_to=reply_to,
@@ -135,9 +220,12 @@ def _command(*row: Any) -> Command:
         answer_lost=bool(answer_lost),
         errors=tuple(from_json(errors)),
         conflict=from_json(conflict),
+        sent=from_json(sent),
+        carried_by=carried_by,
         accepted_ms=to_ms(accepted_at),
         expires_ms=ms_or_none(expires_at),
         sent_ms=ms_or_none(sent_at),
+        written_ms=ms_or_none(written_at),
         retry_ms=ms_or_none(retry_at),
         completed_ms=ms_or_none(completed_at),
     )

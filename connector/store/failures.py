@@ -6,7 +6,7 @@ from pathlib import Path
 
 import apsw
 
-from connector.errors import ConnectorError, FatalError, StoreBusy, StoreFull, StoreUnusable
+from connector.errors import ConnectorError, FatalError, QueryTooSlow, StoreBusy, StoreFull, StoreUnusable
 
 _MEANINGS: Mapping[type[apsw.Error], str] = {
     apsw.NotADBError: "not a SQLite database, or its head is damaged; set storage.path to another file",
@@ -22,6 +22,7 @@ def translated(path: Path) -> Generator[None]:
 
     Raises:
         StoreBusy: Another process held the lock for longer than the busy timeout.
+        QueryTooSlow: Interrupted at its time limit.
         StoreFull: The disk, or the page limit, is full; nothing of the transaction is kept.
         StoreUnusable: The file is damaged, not a database, not writable, or cannot be read.
         FatalError: A statement or value of ours was refused, or anything unknown.
@@ -44,6 +45,8 @@ def _translation(error: apsw.Error, path: Path) -> ConnectorError:
     match error:
         case apsw.BusyError():
             return StoreBusy(f"{path}: another process holds the write lock")
+        case apsw.InterruptError():
+            return QueryTooSlow("the query took longer than its time limit; ask for less, or by indexed fields")
         case apsw.FullError():
             return StoreFull(f"{path}: the disk is full: make room and start again; no acknowledged message is lost")
         case apsw.SQLError() | apsw.ConstraintError() | apsw.MismatchError() | apsw.RangeError() | apsw.TooBigError():

@@ -1,43 +1,36 @@
-"""What readers may ask of an object's records, as SQL with bound values.
+"""Which records a reader asks for, as SQL with bound values.
 
 Every name in the SQL is a column that the object is known to have; everything a caller gives is bound.
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from datetime import date
+from typing import assert_never
 
-import orjson
+from connector.model.objects import Kind, ObjectColumns
+from connector.model.query import AllOf, AnyOf, Filter, FilterOperator, Not, Value, Where
+from connector.model.times import to_iso, to_ms
+from connector.store.tables import quoted
 
-from connector.model.objects import Kind
-from connector.store.columns import to_json
-from connector.store.tables import ObjectColumns, quoted
-
-Value = str | int | float | bool | None
 Bindings = dict[str, str | int | float | None]
 
-
-class FilterOperator(StrEnum):
-    """How a field is compared; `contains` is for text and has no regard to case."""
-
-    EQ = "eq"
-    LT = "lt"
-    LTE = "lte"
-    GT = "gt"
-    GTE = "gte"
-    CONTAINS = "contains"
-
-
-_COMPARISONS: Mapping[FilterOperator, str] = {
-    FilterOperator.EQ: "IS",  # also true for null and null
-    FilterOperator.LT: "<",
-    FilterOperator.LTE: "<=",
-    FilterOperator.GT: ">",
-    FilterOperator.GTE: ">=",
+MAX_INTEGER = 2**63
+# Operator -> the SQL where it holds, and where it does not hold. Conditions are only joined by AND and OR, so what
+# SQL answers with null counts as false; `IS` is also true for null and null.
+_COMPARISONS: Mapping[FilterOperator, tuple[str, str]] = {
+    FilterOperator.LT: ("{c} < {v}", "({c} >= {v} OR {c} IS NULL)"),
+    FilterOperator.LTE: ("{c} <= {v}", "({c} > {v} OR {c} IS NULL)"),
+    FilterOperator.GT: ("{c} > {v}", "({c} <= {v} OR {c} IS NULL)"),
+    FilterOperator.GTE: ("{c} >= {v}", "({c} < {v} OR {c} IS NULL)"),
+    FilterOperator.CONTAINS: ("instr(casefold({c}), {v}) > 0", "(instr(casefold({c}), {v}) = 0 OR {c} IS NULL)"),
+    FilterOperator.LIKE: (
+        "casefold({c}) LIKE {v} ESCAPE '\\'",
+        "(casefold({c}) NOT LIKE {v} ESCAPE '\\' OR {c} IS NULL)",
+    ),
 }
+_FOR_TEXT = frozenset({FilterOperator.LIKE, FilterOperator.CONTAINS})
 # What a value of each kind may be; bool is an int to Python and is told apart below.
-_VALUE_TYPES: Mapping[Kind, tuple[type, ...]] = {
+VALUE_TYPES: Mapping[Kind, tuple[type, ...]] = {
     "text": (str,),
     "boolean": (bool,),
     "integer": (int,),
@@ -45,23 +38,6 @@ _VALUE_TYPES: Mapping[Kind, tuple[type, ...]] = {
     "date": (str,),
     "datetime": (str,),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """One condition on one field, the value in wire form."""
-
-    field: str
-    operator: FilterOperator
-    value: Value
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """A field to sort by, ties by Id."""
-
-    field: str
-    descending: bool
 
 
 def kind_of(columns: ObjectColumns, field: str) -> Kind:
@@ -72,42 +48,132 @@ def kind_of(columns: ObjectColumns, field: str) -> Kind:
     """
     kind = "text" if field == "Id" else columns.fields.get(field)
     if kind is None:
-        raise ValueError(f"{columns.name} has no synced field {field!r}")
+        raise ValueError(f"{columns.name} has no synced field {field[:80]!r}")
     return kind
 
 
-def order(columns: ObjectColumns, text: str | None) -> Order:
-    """The order that `Field`, `Field asc` or `Field desc` asks for; without one, by Id.
+def condition(columns: ObjectColumns, where: Where, bindings: Bindings) -> str:
+    """The SQL of records that are not deleted and for which `where` holds; its values are added to `bindings`.
 
     Raises:
-        ValueError: The object has no such field, or the direction is none.
+        ValueError: The object lacks a field, or a value is not of its field's kind; each is named.
     """
-    field, _, direction = (text or "Id").strip().partition(" ")
-    kind_of(columns, field)
-    if direction.strip().lower() not in ("", "asc", "desc"):
-        raise ValueError(f"order_by: expected a field and asc or desc, not {direction.strip()!r}")
-    return Order(field, direction.strip().lower() == "desc")
+    compiler = _Compiler(columns, bindings)
+    sql = compiler.sql(where, holds=True)
+    if compiler.problems:
+        raise ValueError("; ".join(dict.fromkeys(compiler.problems)))
+    return f"_deleted_at IS NULL AND {sql}"
 
 
-def condition(columns: ObjectColumns, filters: Sequence[Filter], bindings: Bindings) -> str:
-    """The SQL of all `filters` together; their values are added to `bindings`.
+class _Compiler:
+    """Conditions as SQL; a negation is carried down to the comparisons, so that none is left that null could upset."""
 
-    Raises:
-        ValueError: The object has no such field, or the value is not of its kind.
-    """
-    parts = ["_deleted_at IS NULL"]
-    for number, item in enumerate(filters):
-        kind = kind_of(columns, item.field)
-        _check(item, kind)
-        name = f"value{number}"
+    def __init__(self, columns: ObjectColumns, bindings: Bindings) -> None:
+        self._columns = columns
+        self._bindings = bindings
+        self.problems: list[str] = []
+
+    def sql(self, where: Where, *, holds: bool) -> str:
+        """The SQL of `where`, or of its opposite."""
+        match where:
+            case AllOf(parts):
+                return self._joined(parts, "AND" if holds else "OR", holds=holds)
+            case AnyOf(parts):
+                return self._joined(parts, "OR" if holds else "AND", holds=holds)
+            case Not(part):
+                return self.sql(part, holds=not holds)
+            case Filter():
+                try:
+                    return self._compared(where, holds=holds)
+                except ValueError as error:
+                    self.problems.append(str(error))
+                    return "0"
+            case _:
+                assert_never(where)
+
+    def _joined(self, parts: Sequence[Where], word: str, *, holds: bool) -> str:
+        if not parts:
+            return "1" if word == "AND" else "0"
+        return "(" + f" {word} ".join(self.sql(part, holds=holds) for part in parts) + ")"
+
+    def _compared(self, item: Filter, *, holds: bool) -> str:
+        kind, column, operator = kind_of(self._columns, item.field), quoted(item.field), item.operator
+        if operator is FilterOperator.IN:
+            return self._listed(item, kind, holds=holds)
+        if operator is FilterOperator.IS_NULL:
+            if not isinstance(item.value, bool):
+                raise ValueError(f"{item.field}: is_null is true or false")
+            return f"{column} IS NULL" if item.value is holds else f"{column} IS NOT NULL"
+        value = checked(item.field, operator, item.value, kind)
+        if operator in (FilterOperator.EQ, FilterOperator.NE):
+            equal = (operator is FilterOperator.EQ) is holds
+            if value is None:
+                return f"{column} IS {'' if equal else 'NOT '}NULL"
+            return f"{column} {'=' if equal else 'IS NOT'} {self._bound(value)}"
+        folded = value.casefold() if operator in _FOR_TEXT and isinstance(value, str) else value
+        return _COMPARISONS[operator][0 if holds else 1].format(c=column, v=self._bound(folded))
+
+    def _listed(self, item: Filter, kind: Kind, *, holds: bool) -> str:
+        if not isinstance(item.value, tuple):
+            raise ValueError(f"{item.field}: in takes a list of values")  # noqa: TRY004 - one error type for every wrong value
         column = quoted(item.field)
-        if item.operator is FilterOperator.CONTAINS:
-            bindings[name] = str(item.value).casefold()
-            parts.append(f"instr(casefold({column}), :{name}) > 0")
-        else:
-            bindings[name] = item.value
-            parts.append(f"{column} {_COMPARISONS[item.operator]} :{name}")
-    return " AND ".join(parts)
+        values = [checked(item.field, FilterOperator.EQ, value, kind) for value in item.value]
+        listed = ", ".join(self._bound(value) for value in values if value is not None)
+        with_null = None in values
+        if holds:
+            return f"({column} IN ({listed}){f' OR {column} IS NULL' if with_null else ''})"
+        return (
+            f"({column} NOT IN ({listed}) {'AND' if with_null else 'OR'} {column} IS {'NOT ' if with_null else ''}NULL)"
+        )
+
+    def _bound(self, value: str | float | None) -> str:
+        name = f"value{len(self._bindings)}"
+        self._bindings[name] = value
+        return f":{name}"
+
+
+def checked(field: str, operator: FilterOperator, value: object, kind: Kind) -> Value:
+    """The value as a column of this kind would hold it, so that comparing it as text is comparing times.
+
+    Raises:
+        ValueError: It is not of the kind, or the operator is not for it.
+    """
+    if value is None:
+        if operator not in (FilterOperator.EQ, FilterOperator.NE):
+            raise ValueError(f"{field}: null is only equal to null or not; {operator} takes a value")
+        return None
+    if operator in _FOR_TEXT and kind != "text":
+        raise ValueError(f"{field}: {operator} is for text, this is a {kind}")
+    if not isinstance(value, VALUE_TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        raise ValueError(f"{field}: expected a {kind}")
+    try:
+        return _normal(value, kind)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{field}: expected a {kind}") from None
+
+
+def _normal(value: object, kind: Kind) -> Value:
+    match value:
+        case str() if "\0" in value:
+            raise ValueError  # SQLite's LIKE would end there
+        case str() if kind == "datetime":
+            return to_iso(to_ms(value))
+        case str() if kind == "date":
+            if len(value) != len("2026-01-31"):
+                raise ValueError
+            return date.fromisoformat(value).isoformat()
+        case str():
+            value.encode()  # a lone surrogate has no UTF-8
+            return value
+        case bool():
+            return value
+        case int() | float():
+            # Also neither infinite nor NaN, which SQLite takes for null.
+            if not -MAX_INTEGER <= value < MAX_INTEGER and not (isinstance(value, float) and abs(value) < float("inf")):
+                raise ValueError
+            return value
+        case _:
+            raise ValueError
 
 
 def text_condition(columns: ObjectColumns, text: str, bindings: Bindings) -> str:
@@ -116,57 +182,3 @@ def text_condition(columns: ObjectColumns, text: str, bindings: Bindings) -> str
     fields = [quoted(f) for f in ("Id", *(f for f, kind in columns.fields.items() if kind == "text"))]
     # One call per row instead of one per field; a line feed keeps the fields apart.
     return f"instr(casefold(concat_ws(char(10), {', '.join(fields)})), :text) > 0"
-
-
-def behind(columns: ObjectColumns, by: Order, after: str | None, bindings: Bindings) -> str:
-    """The SQL of everything that comes behind the page that ended at `after`.
-
-    Nulls sort first, as SQLite sorts them.
-
-    Raises:
-        ValueError: `after` was not made by `page_end` for this order.
-    """
-    if after is None:
-        return "1"
-    if by.field == "Id":
-        bindings["after_id"] = after
-        return f'"Id" {"<" if by.descending else ">"} :after_id'
-    value, record_id = _unpacked(after, kind_of(columns, by.field))
-    bindings |= {"after_value": value, "after_id": record_id}
-    column, sign = quoted(by.field), "<" if by.descending else ">"
-    tie = f'({column} IS :after_value AND "Id" {sign} :after_id)'
-    if value is None:
-        return tie if by.descending else f"({column} IS NOT NULL OR {tie})"
-    beyond = f"{column} {sign} :after_value"
-    return f"({beyond} OR {column} IS NULL OR {tie})" if by.descending else f"({beyond} OR {tie})"
-
-
-def page_end(by: Order, record_id: str, value: Value) -> str:
-    """What `after` must be to go on behind this record."""
-    if by.field == "Id":
-        return record_id
-    return urlsafe_b64encode(to_json([value, record_id]).encode()).decode().rstrip("=")
-
-
-def _unpacked(after: str, kind: Kind) -> tuple[str | int | float | None, str]:
-    try:
-        value, record_id = orjson.loads(urlsafe_b64decode(after + "=" * (-len(after) % 4)))
-    except (ValueError, TypeError) as error:
-        raise ValueError("after: not a position of this list") from error
-    # Stored booleans are 0 and 1, and so they stand in a position.
-    fits = value is None or isinstance(value, int if kind == "boolean" else _VALUE_TYPES[kind])
-    if not isinstance(record_id, str) or not fits:
-        raise ValueError("after: not a position of this list")
-    position: tuple[str | int | float | None, str] = (value, record_id)
-    return position
-
-
-def _check(item: Filter, kind: Kind) -> None:
-    if item.value is None:
-        if item.operator is not FilterOperator.EQ:
-            raise ValueError(f"{item.field}: null can only be compared by equality")
-        return
-    if item.operator is FilterOperator.CONTAINS and kind != "text":
-        raise ValueError(f"{item.field}: only text can be searched for a part of it")
-    if not isinstance(item.value, _VALUE_TYPES[kind]) or (isinstance(item.value, bool) and kind != "boolean"):
-        raise ValueError(f"{item.field}: expected a {kind}")

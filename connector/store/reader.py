@@ -1,96 +1,34 @@
 """Reading the replica from any process while the daemon runs."""
 
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import apsw
 
 from connector.errors import StoreUnusable
+from connector.model.change import Change
+from connector.model.command import Command
+from connector.model.ids import RecordId
+from connector.model.objects import ObjectColumns
+from connector.model.query import EVERYTHING, Filter, FilterOperator, Page, Where
 from connector.model.record import StoredRecord
-from connector.model.times import to_ms
-from connector.ports import Hole
 from connector.store.checks import BUSY_TIMEOUT_MS, check_file
 from connector.store.failures import translated
-from connector.store.filters import (
-    Bindings,
-    Filter,
-    FilterOperator,
-    Order,
-    behind,
-    condition,
-    kind_of,
-    order,
-    page_end,
-    text_condition,
-)
+from connector.store.figures import ReplicaFigures, replica_figures
+from connector.store.filters import Bindings, condition, text_condition
 from connector.store.migrate import SCHEMA_VERSION
-from connector.store.queries import load
+from connector.store.paging import Order, behind, chosen, collected, order, page_end
 from connector.store.records import stored_record
-from connector.store.tables import OWN_COLUMNS, ObjectColumns, objects, quoted
+from connector.store.tables import OWN_COLUMNS, objects, quoted
 from connector.store.unit import StoreUnit
 
-_POSITIONS = load("positions")
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some records in order.
-
-    Attributes:
-        records: Their `values` hold the fields that were asked for.
-        next: `after` of the next page; None at the end.
-    """
-
-    records: Sequence[StoredRecord]
-    next: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectFigures:
-    """One object in figures.
-
-    Attributes:
-        records: Without the deleted ones.
-        deleted: Tombstones.
-    """
-
-    records: int
-    deleted: int
-
-
-@dataclass(frozen=True, slots=True)
-class CursorRow:
-    """One stored position."""
-
-    name: str
-    value: str
-    updated_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaFigures:
-    """The replica in figures, all of one moment.
-
-    Attributes:
-        version: The newest change's.
-        published: Newest version that the broker has acknowledged.
-        queues: Rows waiting in outbox, commands, quarantine, dirty.
-        calls: API calls by purpose.
-        holes: The open ones.
-    """
-
-    version: int
-    published: int
-    objects: Mapping[str, ObjectFigures]
-    queues: Mapping[str, int]
-    cursors: Sequence[CursorRow]
-    calls: Mapping[str, int]
-    holes: Sequence[Hole]
+# How many steps of SQLite's machine lie between two looks at the clock: about a tenth of a millisecond.
+_STEPS = 5000
 
 
 class ReadOnlyReplica:
@@ -152,20 +90,39 @@ class ReadOnlyReplica:
                 if outermost and connection.in_transaction:
                     connection.execute("ROLLBACK")
 
+    @contextmanager
+    def limited(self, timeout_s: float) -> Generator[None]:
+        """Interrupt SQLite where what is asked inside takes longer.
+
+        Raises:
+            QueryTooSlow: It did.
+        """
+        with self._lock:
+            connection, ends_s = self._open, time.monotonic() + timeout_s
+            connection.set_progress_handler(lambda: time.monotonic() > ends_s, _STEPS)
+            try:
+                yield
+            finally:
+                connection.set_progress_handler(None)
+
     def objects(self) -> Mapping[str, ObjectColumns]:
         """The objects that have a table, with their columns."""
         with self.snapshot():
             return objects(self._open)
 
-    def get(self, object_name: str, record_id: str) -> StoredRecord | None:
+    def version(self) -> int:
+        """The version of the newest change; 0 if there is none."""
+        with self.snapshot() as unit:
+            return unit.last_version()
+
+    def get(self, object_name: str, record_id: str, *, fields: Sequence[str] | None = None) -> StoredRecord | None:
         """One record, or None if it is not there or deleted.
 
         Raises:
             ValueError: The object is not synced.
         """
-        return next(
-            iter(self.search(object_name, where=[Filter("Id", FilterOperator.EQ, record_id)], limit=1).records), None
-        )
+        by_id = Filter("Id", FilterOperator.EQ, record_id)
+        return next(iter(self.search(object_name, where=by_id, limit=1, fields=fields).records), None)
 
     def list(
         self,
@@ -184,39 +141,45 @@ class ReadOnlyReplica:
         object_name: str,
         text: str | None = None,
         *,
-        where: Sequence[Filter] = (),
+        where: Where = EVERYTHING,
         limit: int,
         after: str | None = None,
         order_by: str | None = None,
         fields: Sequence[str] | None = None,
+        fits: Callable[[StoredRecord], bool] = lambda _record: True,
     ) -> Page:
-        """A page of the records that are not deleted, fit every filter and hold `text` in some text field.
+        """A page of the records that are not deleted, for which `where` holds and that have `text` in some text field.
 
         Args:
             object_name: As Salesforce spells it.
             text: Anywhere in a text field or the Id, without regard to case.
-            where: All must hold.
+            where: Condition on the fields.
             limit: Records on the page.
             after: `next` of the page before.
             order_by: `Field`, `Field asc` or `Field desc`, null being the least; without it, by Id.
             fields: Which values to return; None: all.
+            fits: Asked for each record in order; the first one that does not fit begins the next page.
 
         Raises:
-            ValueError: An unknown object or field, a value of another kind, or an `after` of another list.
+            ValueError: An unknown object or field, a value of another kind, or an `after` of another list; with all
+                that is wrong.
         """
         with self.snapshot():
-            columns = self._columns(object_name)
-            by, bindings = order(columns, order_by), Bindings(limit=limit + 1)
+            columns, bindings = self._columns(object_name), Bindings(limit=limit + 1)
+            collected(
+                lambda: chosen(columns, fields),
+                lambda: behind(columns, order(columns, order_by), after, {}),
+                lambda: condition(columns, where, {}),
+            )
+            by = order(columns, order_by)
             conditions = [condition(columns, where, bindings), behind(columns, by, after, bindings)]
             if text is not None:
                 conditions.append(text_condition(columns, text, bindings))
-            names = tuple(columns.fields) if fields is None else tuple(f for f in dict.fromkeys(fields) if f != "Id")
-            for name in names:
-                kind_of(columns, name)
-            return self._page(columns, names, by, " AND ".join(conditions), bindings)
+            with closing(self._rows(columns, chosen(columns, fields), by, " AND ".join(conditions), bindings)) as rows:
+                return _page(rows, by, limit, fits)
 
-    def count(self, object_name: str, where: Sequence[Filter] = ()) -> int:
-        """Records that are not deleted and fit every filter.
+    def count(self, object_name: str, where: Where = EVERYTHING) -> int:
+        """Records that are not deleted and for which `where` holds.
 
         Raises:
             ValueError: An unknown object or field, or a value of another kind.
@@ -227,19 +190,23 @@ class ReadOnlyReplica:
             query = f"SELECT count(*) FROM {quoted(columns.table)} WHERE {condition(columns, where, bindings)}"  # noqa: S608
             return int(self._open.execute(query, bindings).get)
 
+    def changes(self, since: int, limit: int, object_name: str | None = None) -> Sequence[Change] | None:
+        """Changes behind a version, of one object or of all, in version order; None: the log does not reach back.
+
+        A version that was never given out is another replica's: what lies behind it cannot be told either.
+        """
+        with self.snapshot() as unit:
+            return unit.changes(since, limit, object_name) if unit.reaches_back_to(since) else None
+
+    def pending(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> Sequence[Command]:
+        """In order: unfinished commands on the records, and those that succeeded since then and were not echoed yet."""
+        with self.snapshot() as unit:
+            return unit.pending_on(object_name, ids, since_ms)
+
     def figures(self, calls_since: str) -> ReplicaFigures:
         """The replica in figures; API calls from the hour `calls_since` (`2026-11-22T00`, UTC) on."""
         with self.snapshot() as unit:
-            rows = self._open.execute(_POSITIONS["all"])
-            return ReplicaFigures(
-                version=unit.last_version(),
-                published=unit.published_version(),
-                objects={o.name: self._object_figures(o) for o in objects(self._open).values()},
-                queues=unit.queue_depths(),
-                cursors=tuple(CursorRow(str(name), str(value), to_ms(str(at))) for name, value, at in rows),
-                calls=unit.calls_since(calls_since),
-                holes=unit.open_holes(),
-            )
+            return replica_figures(self._open, unit, calls_since)
 
     @property
     def _open(self) -> apsw.Connection:
@@ -250,12 +217,13 @@ class ReadOnlyReplica:
     def _columns(self, object_name: str) -> ObjectColumns:
         columns = objects(self._open).get(object_name)
         if columns is None:
-            raise ValueError(f"{object_name!r} is not a synced object")
+            raise ValueError(f"{object_name[:80]!r} is not a synced object")
         return columns
 
-    def _page(
+    def _rows(
         self, columns: ObjectColumns, names: Sequence[str], by: Order, conditions: str, bindings: Bindings
-    ) -> Page:
+    ) -> Generator[tuple[Any, StoredRecord]]:
+        """Sort key and record, one at a time."""
         booleans = [name for name in names if columns.fields[name] == "boolean"]
         listed = ", ".join(quoted(name) for name in (by.field, "Id", *names, *OWN_COLUMNS))
         direction = "DESC" if by.descending else "ASC"
@@ -264,22 +232,21 @@ class ReadOnlyReplica:
             f"SELECT {listed} FROM {quoted(columns.table)} WHERE {conditions} "  # noqa: S608
             f'ORDER BY {quoted(by.field)} {direction}, "Id" {direction} LIMIT :limit'
         )
-        rows = self._open.execute(query, bindings).fetchall()
-        shown = rows[: int(bindings["limit"] or 0) - 1]
-        more = len(rows) > len(shown) > 0
-        return Page(
-            records=[stored_record(names, booleans, row[1:]) for row in shown],
-            next=page_end(by, str(shown[-1][1]), shown[-1][0]) if more else None,
-        )
+        for row in self._open.execute(query, bindings):
+            yield row[0], stored_record(names, booleans, row[1:])
 
-    def _object_figures(self, columns: ObjectColumns) -> ObjectFigures:
-        table = quoted(columns.table)
-        # Both counts walk an index; the table's name was checked when it was made.
-        everything = int(self._open.execute(f"SELECT count(*) FROM {table}").get)  # noqa: S608
-        deleted = int(
-            self._open.execute(f"SELECT count(*) FROM {table} WHERE _deleted_at IS NOT NULL").get  # noqa: S608
-        )
-        return ObjectFigures(records=everything - deleted, deleted=deleted)
+
+def _page(
+    rows: Iterator[tuple[Any, StoredRecord]], by: Order, limit: int, fits: Callable[[StoredRecord], bool]
+) -> Page:
+    shown: list[StoredRecord] = []
+    last: Any = None
+    for key, record in rows:
+        if len(shown) == limit or not fits(record):
+            return Page(shown, page_end(by, shown[-1].id, last) if shown else None)
+        shown.append(record)
+        last = key
+    return Page(shown, None)
 
 
 def _casefold(*values: object) -> str | None:

@@ -12,7 +12,7 @@ import apsw
 
 from connector.errors import FatalError
 from connector.model.ids import RecordId
-from connector.model.objects import Kind, ObjectSpec
+from connector.model.objects import Kind, ObjectColumns, ObjectSpec
 from connector.store.columns import from_json, to_json
 from connector.store.queries import load
 
@@ -27,20 +27,6 @@ _TYPES: Mapping[Kind, str] = {
     "datetime": "TEXT",
 }
 OWN_COLUMNS = ("_version", "_synced_at", "_deleted_at", "_modstamp")
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectColumns:
-    """An object as its table has it.
-
-    Attributes:
-        fields: API name -> kind of every column but `Id` and our own, in order.
-    """
-
-    name: str
-    table: str
-    key_prefix: str
-    fields: Mapping[str, Kind]
 
 
 @dataclass(frozen=True, slots=True)

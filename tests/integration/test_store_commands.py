@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from connector.model.change import Operation
-from connector.model.command import Command, CommandStatus, ConflictPolicy
+from connector.model.command import Command, CommandStatus, ConflictPolicy, command_key, external_key
 from connector.store import Session
 from tests.store_nouns import NOW_MS, command, record_id
 
@@ -38,6 +38,8 @@ def test_a_command_comes_back_as_it_was_stored(session: Session) -> None:
         expires_ms=NOW_MS + 5,
         correlation_data=b"\x00\xff",
         delivery_key="7:abc",
+        record_of="c0",
+        base_seq=4,
     )
     add(session, first)
     assert session.run(lambda unit: unit.command("c1")) == replace(first, seq=1)
@@ -50,7 +52,11 @@ def test_a_command_comes_back_as_it_was_stored(session: Session) -> None:
         answer_lost=True,
         errors=({"code": "X", "message": "no", "fields": ["Name"]},),
         conflict={"Name": {"base": None, "local": "a", "remote": "b"}},
+        sent={"Name": "a"},
+        carried_by="c2",
+        base={"Name": "b"},
         sent_ms=NOW_MS + 1,
+        written_ms=NOW_MS + 1000,
         retry_ms=NOW_MS + 2,
         completed_ms=NOW_MS + 3,
     )
@@ -91,22 +97,116 @@ def test_commands_on_one_record_wait_for_each_other(session: Session) -> None:
     assert session.run(lambda unit: unit.queue_depths())["commands"] == 8
 
 
-def test_what_is_pending_on_a_record_is_told_in_order(session: Session) -> None:
-    """Unfinished, or succeeded and not come back yet: what the replica does not show so far."""
-    done = {"status": CommandStatus.SUCCEEDED, "completed_ms": NOW_MS}
+def test_what_a_command_waits_for_has_many_names(session: Session) -> None:
+    """An external id, the command that makes the record, and its id once that is known: one record, one order."""
+    key = external_key("Widget__c", "Key__c", "crm-7")
+    make = command("make", operation=Operation.CREATE, record_id=None)
+    session.run(lambda unit: unit.add_command(make, [key]))
+    by_key = command("by_key", operation=Operation.UPSERT, record_id=None, external_id=("key__c", " CRM-7 "))
+    by_command = command("by_command", record_id=None, record_of="make")
+    assert session.run(lambda unit: unit.first_open(by_key)) == 1
+    assert session.run(lambda unit: unit.first_open(by_command)) == 1
+    assert session.run(lambda unit: unit.first_open(command("free", record_id=record_id(9)))) is None
+    add(session, by_key, by_command)
+    assert next_ids(session) == ["make"]
+    made = replace(make, seq=1, status=CommandStatus.SUCCEEDED, record_id=record_id(9), completed_ms=NOW_MS)
+    session.run(lambda unit: unit.update_command(made))
+    add(session, command("by_id", record_id=record_id(9)))
+    assert next_ids(session) == ["by_key"]
+    for name in (key, command_key("make")):
+        assert session.run(lambda unit, name=name: unit.record_by_key("Widget__c", name)) == record_id(9)  # type: ignore[misc] # bound at once
+    assert session.run(lambda unit: unit.record_by_key("Widget__c", "nobody")) is None
+
+
+def test_an_expired_command_waits_for_nothing(session: Session) -> None:
+    """It is answered in time, whatever it stands behind."""
+    add(session, command("first", retry_ms=NOW_MS + 9000), command("late", expires_ms=NOW_MS + 5))
+    assert next_ids(session) == []
+    assert next_ids(session, NOW_MS + 5) == ["late"]
+
+
+def test_a_record_keeps_its_order_when_a_command_is_opened_again(session: Session) -> None:
+    """What a person retries stands where it stood."""
+    add(session, command("a"), command("b"))
+    session.run(lambda unit: unit.update_command(command("a", status=CommandStatus.FAILED)))
+    assert next_ids(session) == ["b"]
+    session.run(lambda unit: unit.update_command(command("a")))
+    assert next_ids(session) == ["a"]
+    assert [c.command_id for c in session.run(lambda unit: unit.commands_behind(command("a", seq=1), 10))] == ["b"]
+
+
+def test_writes_that_a_row_lacks_are_told_in_order(session: Session) -> None:
+    """Those of a later second of the org's clock than the row's that have not come back as a change."""
+    done = {"status": CommandStatus.SUCCEEDED, "completed_ms": NOW_MS, "written_ms": NOW_MS}
     add(
         session,
-        command("old", status=CommandStatus.SUCCEEDED, completed_ms=NOW_MS - 10_000),
+        command("old", **(done | {"completed_ms": NOW_MS - 10_000})),
+        command("same_second", **(done | {"written_ms": NOW_MS - 157})),
         command("echoed", **done),
-        command("done", **done),
+        command("done", **(done | {"written_ms": NOW_MS + 1000})),
         command("failed", status=CommandStatus.FAILED, completed_ms=NOW_MS),
-        command("sending", status=CommandStatus.SENDING),
         command("waiting"),
-        command("other", record_id=record_id(2)),
+        command("next", **(done | {"written_ms": NOW_MS + 2000})),
+        command("other", record_id=record_id(2), **done),
     )
     session.run(lambda unit: unit.echo_seen("echoed", 5))
-    pending = session.run(lambda unit: unit.pending_commands("Widget__c", record_id(1), NOW_MS - 1000))
-    assert [c.command_id for c in pending] == ["done", "sending", "waiting"]
+    unseen = session.run(lambda unit: unit.unseen_writes("Widget__c", record_id(1), NOW_MS - 100, NOW_MS - 1000))
+    assert [c.command_id for c in unseen] == ["done", "next"]
+    between = session.run(lambda unit: unit.written_between("Widget__c", record_id(1), 2, 7))
+    assert [c.command_id for c in between] == ["same_second", "echoed", "done"]
+    assert session.run(lambda unit: unit.last_written_ms("Widget__c", record_id(1))) == NOW_MS + 2000
+    assert session.run(lambda unit: unit.last_written_ms("Widget__c", record_id(3))) is None
+
+
+def test_a_command_carried_by_another_comes_back_with_it(session: Session) -> None:
+    """The echo shows what was sent; both are seen by it."""
+    sent = {"status": CommandStatus.SUCCEEDED, "sent_ms": NOW_MS}
+    add(
+        session,
+        command("a", **sent, carried_by="b", sent={}),
+        command("b", **sent, sent={"Name": "wanted", "Size__c": 3}),
+    )
+    (waiting,) = session.run(lambda unit: unit.awaiting_echo("Widget__c", NOW_MS))
+    assert (waiting.command_id, waiting.fields) == ("b", {"Name": "wanted", "Size__c": 3})
+    session.run(lambda unit: unit.echo_seen("b", 9))
+    assert session.run(lambda unit: unit.unseen_writes("Widget__c", record_id(1), 0, 0)) == []
+
+
+def test_creates_without_an_answer_are_told(session: Session) -> None:
+    """Under way or lost; and which records are known to be some command's."""
+    new = {"operation": Operation.CREATE, "record_id": None}
+    add(
+        session,
+        command("waits", **new),
+        command("lost", **new, answer_lost=True),
+        command("under_way", **new, status=CommandStatus.SENDING),
+        command("done", **(new | {"record_id": record_id(4)}), status=CommandStatus.SUCCEEDED),
+        command("update", record_id=record_id(5), answer_lost=True),
+    )
+    assert [c.command_id for c in session.run(lambda unit: unit.open_creates("Widget__c"))] == ["lost", "under_way"]
+    ids = [record_id(4), record_id(5), record_id(6)]
+    assert session.run(lambda unit: unit.claimed("Widget__c", ids)) == {record_id(4)}
+
+
+def test_accepted_commands_are_counted_per_object(session: Session) -> None:
+    """The nth newest since a time, rejected ones left out; deletes by themselves."""
+    add(
+        session,
+        command("a", accepted_ms=NOW_MS - 3000),
+        command("b", accepted_ms=NOW_MS - 2000, operation=Operation.DELETE, fields={}),
+        command("no", accepted_ms=NOW_MS - 1500, status=CommandStatus.REJECTED),
+        command("c", accepted_ms=NOW_MS - 1000),
+        command("else", object="Lead"),
+    )
+
+    def since(since_ms: int, limit: int, *, deletes: bool = False) -> int | None:
+        return session.run(lambda unit: unit.accepted_since("Widget__c", since_ms, limit, deletes=deletes))
+
+    assert since(NOW_MS - 3001, 3) == NOW_MS - 3000
+    assert since(NOW_MS - 3000, 3) is None
+    assert since(NOW_MS - 3000, 1) == NOW_MS - 1000
+    assert since(0, 1, deletes=True) == NOW_MS - 2000
+    assert since(0, 2, deletes=True) is None
 
 
 def test_commands_that_await_their_echo_are_told_until_it_came(session: Session) -> None:

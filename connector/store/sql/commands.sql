@@ -1,77 +1,134 @@
+-- The columns that `SELECT *` gives are those of the table in schema.sql, in their order.
+
 -- name: add
 INSERT INTO command (
-    command_id, object, operation, record_key, record_id, external_id, fields, base, on_conflict, sender, reply_to,
-    correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict,
-    accepted_at, expires_at, sent_at, retry_at, completed_at
+    command_id, object, operation, record_id, record_of, external_id, fields, base, base_seq, on_conflict, sender,
+    reply_to, correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict,
+    sent, carried_by, accepted_at, expires_at, sent_at, written_at, retry_at, completed_at
 ) VALUES (
-    :command_id, :object, :operation, :record_key, :record_id, :external_id, :fields, :base, :on_conflict, :sender,
-    :reply_to, :correlation, :correlation_data, :delivery_key, :status, :attempts, :answer_lost, :errors, :conflict,
-    :accepted_at, :expires_at, :sent_at, :retry_at, :completed_at
+    :command_id, :object, :operation, :record_id, :record_of, :external_id, :fields, :base, :base_seq, :on_conflict,
+    :sender, :reply_to, :correlation, :correlation_data, :delivery_key, :status, :attempts, :answer_lost, :errors,
+    :conflict, :sent, :carried_by, :accepted_at, :expires_at, :sent_at, :written_at, :retry_at, :completed_at
 ) ON CONFLICT (command_id) DO NOTHING;
+
+-- name: add_key
+INSERT INTO command_key (seq, key, open) VALUES (:seq, :key, :open);
 
 -- name: update
 UPDATE command SET
-    record_id = :record_id, status = :status, attempts = :attempts, answer_lost = :answer_lost,
-    errors = :errors, conflict = :conflict, sent_at = :sent_at, retry_at = :retry_at, completed_at = :completed_at
-WHERE command_id = :command_id;
+    record_id = :record_id, base = :base, base_seq = :base_seq, status = :status, attempts = :attempts,
+    answer_lost = :answer_lost, errors = :errors, conflict = :conflict, sent = :sent, carried_by = :carried_by,
+    expires_at = :expires_at, sent_at = :sent_at, written_at = :written_at, retry_at = :retry_at,
+    completed_at = :completed_at
+WHERE command_id = :command_id RETURNING seq;
+
+-- name: set_open
+UPDATE command_key SET open = :open WHERE seq = :seq AND open <> :open;
+
+-- name: spread_key
+-- Whoever waits for this record under another name waits for it by its id, too.
+INSERT OR IGNORE INTO command_key (seq, key, open)
+SELECT waiting.seq, :id, 1
+FROM command_key AS mine JOIN command_key AS waiting ON waiting.key = mine.key AND waiting.open = 1
+WHERE mine.seq = :seq;
 
 -- name: get
-SELECT seq, command_id, object, operation, record_id, external_id, fields, base, on_conflict, sender, reply_to,
-    correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict,
-    accepted_at, expires_at, sent_at, retry_at, completed_at
-FROM command WHERE command_id = ?;
+SELECT * FROM command WHERE command_id = ?;
 
 -- name: next
--- A command waits for every earlier unfinished one on its record, whether that is due or not.
-SELECT seq, command_id, object, operation, record_id, external_id, fields, base, on_conflict, sender, reply_to,
-    correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict,
-    accepted_at, expires_at, sent_at, retry_at, completed_at
-FROM command AS c
-WHERE status = 'accepted' AND (retry_at IS NULL OR retry_at <= :now) AND NOT EXISTS (
-    SELECT 1 FROM command AS earlier
-    WHERE earlier.record_key = c.record_key AND earlier.seq < c.seq AND earlier.status IN ('accepted', 'sending')
+-- A command waits for every earlier unfinished one on its record, whether that is due or not; one that has expired
+-- waits for nothing.
+SELECT c.* FROM command AS c
+WHERE status = 'accepted' AND (
+    expires_at <= :now
+    OR ((retry_at IS NULL OR retry_at <= :now) AND NOT EXISTS (
+        SELECT 1
+        FROM command_key AS mine
+        JOIN command_key AS earlier ON earlier.key = mine.key AND earlier.seq < mine.seq AND earlier.open = 1
+        WHERE mine.seq = c.seq
+    ))
 )
 ORDER BY seq LIMIT :limit;
 
--- name: by_delivery
-SELECT seq, command_id, object, operation, record_id, external_id, fields, base, on_conflict, sender, reply_to,
-    correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict,
-    accepted_at, expires_at, sent_at, retry_at, completed_at
-FROM command WHERE delivery_key = :key AND accepted_at >= :since ORDER BY seq DESC LIMIT 1;
+-- name: behind
+SELECT c.* FROM command_key AS k JOIN command AS c ON c.seq = k.seq
+WHERE k.key = :id AND k.open = 1 AND k.seq > :seq
+ORDER BY k.seq LIMIT :limit;
 
--- name: pending
+-- name: first_open
+SELECT min(seq) FROM command_key WHERE open = 1 AND key IN (SELECT value FROM json_each(:keys));
+
+-- name: record_by_key
+SELECT c.record_id FROM command_key AS k JOIN command AS c ON c.seq = k.seq
+WHERE k.key = :key AND c.object = :object AND c.record_id IS NOT NULL ORDER BY k.seq DESC LIMIT 1;
+
+-- name: by_delivery
+SELECT * FROM command WHERE delivery_key = :key AND accepted_at >= :since ORDER BY seq DESC LIMIT 1;
+
+-- name: written_between
+SELECT * FROM command
+WHERE record_id = :id AND object = :object AND status = 'succeeded' AND seq >= :first AND seq < :before
+ORDER BY seq;
+
+-- name: unseen
+-- The org's stamps are whole seconds: a row of the write's second, or of a later one, includes it.
+SELECT * FROM command
+WHERE record_id = :id AND object = :object AND status = 'succeeded' AND change_version IS NULL
+    AND completed_at >= :since AND substr(written_at, 1, 19) > substr(:modified, 1, 19)
+ORDER BY seq;
+
+-- name: last_written
+SELECT max(written_at) FROM command WHERE record_id = :id AND object = :object AND status = 'succeeded';
+
+-- name: pending_on
 SELECT seq, command_id, object, operation, record_id, external_id, fields, base, on_conflict, sender, reply_to,
     correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict,
     accepted_at, expires_at, sent_at, retry_at, completed_at
 FROM command
-WHERE record_id = :id AND object = :object AND (
+WHERE record_id IN (SELECT value FROM json_each(:ids)) AND object = :object AND (
     status IN ('accepted', 'sending')
     OR (status = 'succeeded' AND change_version IS NULL AND completed_at >= :since)
 )
 ORDER BY seq;
 
 -- name: newest
-SELECT seq, command_id, object, operation, record_id, external_id, fields, base, on_conflict, sender, reply_to,
-    correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict,
-    accepted_at, expires_at, sent_at, retry_at, completed_at
-FROM command ORDER BY seq DESC LIMIT :limit;
+SELECT * FROM command ORDER BY seq DESC LIMIT :limit;
 
 -- name: newest_of_status
-SELECT seq, command_id, object, operation, record_id, external_id, fields, base, on_conflict, sender, reply_to,
-    correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict,
-    accepted_at, expires_at, sent_at, retry_at, completed_at
-FROM command WHERE status = :status ORDER BY seq DESC LIMIT :limit;
+SELECT * FROM command WHERE status = :status ORDER BY seq DESC LIMIT :limit;
+
+-- name: open_creates
+SELECT * FROM command
+WHERE status IN ('accepted', 'sending') AND object = :object AND operation = 'create'
+    AND (status = 'sending' OR answer_lost = 1)
+ORDER BY seq;
+
+-- name: claimed
+SELECT DISTINCT record_id FROM command
+WHERE record_id IN (SELECT value FROM json_each(:ids)) AND object = :object AND operation IN ('create', 'upsert');
+
+-- name: accepted_since
+SELECT accepted_at FROM command
+WHERE object = :object AND accepted_at > :since AND status <> 'rejected'
+ORDER BY accepted_at DESC LIMIT 1 OFFSET :limit - 1;
+
+-- name: deletes_since
+SELECT accepted_at FROM command
+WHERE object = :object AND operation = 'delete' AND accepted_at > :since AND status <> 'rejected'
+ORDER BY accepted_at DESC LIMIT 1 OFFSET :limit - 1;
 
 -- name: awaiting_echo
-SELECT seq, command_id, object, operation, record_id, external_id, fields, base, on_conflict, sender, reply_to,
-    correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict,
-    accepted_at, expires_at, sent_at, retry_at, completed_at
-FROM command
-WHERE change_version IS NULL AND status IN ('sending', 'succeeded') AND object = :object AND sent_at >= :since
+-- A command carried by another one comes back with that one's change.
+SELECT * FROM command
+WHERE change_version IS NULL AND status IN ('sending', 'succeeded') AND carried_by IS NULL AND object = :object
+    AND sent_at >= :since
 ORDER BY seq;
 
 -- name: echo_seen
-UPDATE command SET change_version = ? WHERE command_id = ?;
+UPDATE command SET change_version = :version
+WHERE command_id = :command_id OR (
+    carried_by = :command_id AND record_id = (SELECT record_id FROM command WHERE command_id = :command_id)
+);
 
 -- name: depth
 SELECT count(*) FROM command WHERE status IN ('accepted', 'sending');

@@ -35,18 +35,18 @@ CREATE TABLE outbox (
 ) STRICT;
 CREATE INDEX outbox_after ON outbox (after_version);
 
--- `record_key` names the record before its id is known; null for a create, which no other command can address.
--- `change_version` is the change by which the command came back from the org.
+-- `change_version` is the change by which the command came back from the org; 0: none will come.
 CREATE TABLE command (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     command_id TEXT NOT NULL UNIQUE,
     object TEXT NOT NULL,
     operation TEXT NOT NULL CHECK (operation IN ('create', 'update', 'upsert', 'delete')),
-    record_key TEXT,
     record_id TEXT,
+    record_of TEXT,
     external_id TEXT,
     fields TEXT NOT NULL,
     base TEXT,
+    base_seq INTEGER,
     on_conflict TEXT NOT NULL CHECK (on_conflict IN ('reject', 'merge', 'overwrite')),
     sender TEXT,
     reply_to TEXT,
@@ -60,20 +60,37 @@ CREATE TABLE command (
     answer_lost INTEGER NOT NULL CHECK (answer_lost IN (0, 1)),
     errors TEXT NOT NULL,
     conflict TEXT,
+    sent TEXT,
+    carried_by TEXT,
     accepted_at TEXT NOT NULL,
     expires_at TEXT,
     sent_at TEXT,
+    written_at TEXT,
     retry_at TEXT,
     completed_at TEXT,
     change_version INTEGER
 ) STRICT;
 CREATE INDEX command_status ON command (status);
-CREATE INDEX command_open ON command (record_key, seq) WHERE status IN ('accepted', 'sending');
+CREATE INDEX command_accepted ON command (object, accepted_at);
+CREATE INDEX command_deletes ON command (object, accepted_at) WHERE operation = 'delete';
+CREATE INDEX command_expiry ON command (expires_at) WHERE status = 'accepted' AND expires_at IS NOT NULL;
 CREATE INDEX command_record ON command (record_id) WHERE record_id IS NOT NULL;
+CREATE INDEX command_unseen ON command (record_id) WHERE change_version IS NULL AND status = 'succeeded';
 CREATE INDEX command_delivery ON command (delivery_key, accepted_at) WHERE delivery_key IS NOT NULL;
 CREATE INDEX command_echo ON command (object, sent_at)
     WHERE change_version IS NULL AND status IN ('sending', 'succeeded');
 CREATE INDEX command_completed ON command (completed_at) WHERE completed_at IS NOT NULL;
+
+-- The names of a command's record: its id, an external id, the command that makes it. Commands that share one wait for
+-- each other while they are open (1).
+CREATE TABLE command_key (
+    seq INTEGER NOT NULL REFERENCES command (seq) ON DELETE CASCADE,
+    key TEXT NOT NULL,
+    open INTEGER NOT NULL CHECK (open IN (0, 1)),
+    PRIMARY KEY (seq, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX command_key_open ON command_key (key, seq) WHERE open = 1;
+CREATE INDEX command_key_any ON command_key (key, seq);
 
 CREATE TABLE cursor (
     name TEXT PRIMARY KEY NOT NULL,
