@@ -19,7 +19,7 @@ REPORT_EVERY_S = 5.0
 @click.option("--seconds", default=25.0, show_default=True, help="How long people work; 0: until interrupted.")
 def demo(seconds: float) -> None:
     """Show it: a local org, a broker, people who edit, a service that sends commands; then a summary."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 100)
     figures = asyncio.run(_run(console, seconds))
     console.print(_summary(figures))
     if not figures.good:
