@@ -23,7 +23,7 @@ from connector.ports import (
     WriteOutcome,
 )
 
-DESCRIBES = Path(__file__).parent.parent / "connector" / "devorg" / "describe"
+DESCRIBES = Path(__file__).parent.parent / "connector" / "devorg" / "objects" / "describe"
 _FROM = re.compile(r"SELECT (?P<columns>.+) FROM (?P<object>\w+)(?P<rest>.*)", re.DOTALL)
 _AFTER = re.compile(r"Id > '(\w+)'")
 _SINCE = re.compile(r"(\w+) >= (\S+)")

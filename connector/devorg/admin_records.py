@@ -9,9 +9,9 @@ from aiohttp import web
 from connector.devorg.context import UI_ORIGIN, Context
 from connector.devorg.database import quoted
 from connector.devorg.errors import OrgError
+from connector.devorg.objects.rendering import decoded
+from connector.devorg.objects.residents import FIRST_EDITOR_ID
 from connector.devorg.orders import check_members, read_order, values_refused
-from connector.devorg.rendering import decoded
-from connector.devorg.residents import FIRST_EDITOR_ID
 from connector.devorg.rules import Rules
 from connector.devorg.seed import Seed, sow
 from connector.devorg.transaction import Transaction

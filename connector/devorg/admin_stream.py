@@ -6,7 +6,7 @@ from aiohttp import hdrs, web
 
 from connector.devorg.changes import OVERFLOW_ID
 from connector.devorg.context import Context
-from connector.devorg.describes import complete_field
+from connector.devorg.objects.describes import complete_field
 from connector.devorg.orders import Types, check_members, read_order, values_refused
 
 FIELD_MEMBERS: Types = {

@@ -14,7 +14,7 @@ from connector.devorg.clock import OrgClock
 from connector.devorg.commits import Commit
 from connector.devorg.database import OrgDatabase
 from connector.devorg.enrich import enriched
-from connector.devorg.schema import Schema
+from connector.devorg.objects.schema import Schema
 
 FIRST_REPLAY_ID = 37_904_280
 REPLAY_ID_AFTER_RESET = 2_000_000

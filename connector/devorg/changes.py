@@ -10,9 +10,9 @@ import orjson
 
 from connector.devorg.commits import Commit, RowChange
 from connector.devorg.diff import text_diff
-from connector.devorg.fields import ObjectSchema
 from connector.devorg.layout import Slot, slots_of
-from connector.devorg.schema import Schema
+from connector.devorg.objects.fields import ObjectSchema
+from connector.devorg.objects.schema import Schema
 
 OVERFLOW_ID = "000000000000000AAA"
 MOST_DIGITS = 18

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from connector.devorg.schema import Schema
+from connector.devorg.objects.schema import Schema
 
 ALL_SELECTED = "/data/ChangeEvents"
 _PREFIX = "/data/"

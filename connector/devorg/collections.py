@@ -13,8 +13,8 @@ from connector.devorg.calls import Call, Reply, call_of, not_allowed, response_o
 from connector.devorg.context import Context
 from connector.devorg.errors import OrgError
 from connector.devorg.ids import is_id, normal_id
+from connector.devorg.objects.schema import Schema
 from connector.devorg.records import Org
-from connector.devorg.schema import Schema
 from connector.devorg.transaction import Transaction, key_field
 
 MAX_RECORDS = 200

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from connector.devorg.fields import ObjectSchema
+from connector.devorg.objects.fields import ObjectSchema
 
 
 @dataclass(frozen=True, slots=True)

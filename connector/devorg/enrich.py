@@ -7,8 +7,8 @@ import orjson
 
 from connector.devorg.changes import EventOptions, enrichment
 from connector.devorg.database import OrgDatabase
-from connector.devorg.rendering import decoded
-from connector.devorg.schema import Schema
+from connector.devorg.objects.rendering import decoded
+from connector.devorg.objects.schema import Schema
 
 ENRICHED_TYPES = ("UPDATE", "DELETE")
 

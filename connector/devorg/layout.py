@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from connector.devorg.fields import COMPOUND_TYPES, Field, ObjectSchema, component
+from connector.devorg.objects.fields import COMPOUND_TYPES, Field, ObjectSchema, component
 
 ABSENT_FIELDS = frozenset(
     {

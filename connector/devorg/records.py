@@ -6,18 +6,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from connector.devorg import rendering
 from connector.devorg.clock import OrgClock, stamp
 from connector.devorg.commits import ChangeKind, Commit, RowChange
 from connector.devorg.database import OrgDatabase, quoted
 from connector.devorg.derive import defaults, derive
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import Field, ObjectSchema
 from connector.devorg.ids import IdFactory, is_id, normal_id
 from connector.devorg.ledger import Ledger
-from connector.devorg.residents import INTEGRATION_USER_ID, ORGANIZATION_ID, ROWS
+from connector.devorg.objects import rendering
+from connector.devorg.objects.fields import Field, ObjectSchema
+from connector.devorg.objects.residents import INTEGRATION_USER_ID, ORGANIZATION_ID, ROWS
+from connector.devorg.objects.schema import Schema
 from connector.devorg.rules import Rules
-from connector.devorg.schema import Schema
 from connector.devorg.transaction import Transaction
 from connector.devorg.work import Parts, Record, RecordOptions
 

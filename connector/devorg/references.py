@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import Field, ObjectSchema
+from connector.devorg.objects.fields import Field, ObjectSchema
 from connector.devorg.work import Work
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import ObjectSchema
-from connector.devorg.schema import Schema
+from connector.devorg.objects.fields import ObjectSchema
+from connector.devorg.objects.schema import Schema
 from connector.devorg.work import Work
 
 MAX_LOSERS = 2

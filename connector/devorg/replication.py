@@ -12,7 +12,7 @@ from connector.devorg.clock import rest_datetime, stamp, stamp_ms
 from connector.devorg.context import Context
 from connector.devorg.database import quoted
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import ObjectSchema
+from connector.devorg.objects.fields import ObjectSchema
 
 UPDATED_REACH_MS = 30 * 24 * 3600 * 1000
 DELETED_REACH_MS = 15 * 24 * 3600 * 1000

@@ -12,12 +12,12 @@ from connector.devorg import conditions
 from connector.devorg.calls import Call, Reply, not_allowed
 from connector.devorg.clock import http_date, http_date_ms, stamp_ms
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import Field, ObjectSchema
 from connector.devorg.ids import is_id, normal_id
+from connector.devorg.objects.fields import Field, ObjectSchema
+from connector.devorg.objects.schema import Schema
+from connector.devorg.objects.validation import stored_value
 from connector.devorg.records import Org, Record
-from connector.devorg.schema import Schema
 from connector.devorg.transaction import key_field
-from connector.devorg.validation import stored_value
 
 _ID_LENGTHS = (15, 18)
 _UPSERT_BODY_SINCE = 46.0

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from connector.devorg import validation
 from connector.devorg.derive import defaults, derive
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import ObjectSchema
+from connector.devorg.objects import validation
+from connector.devorg.objects.fields import ObjectSchema
 from connector.devorg.references import check_references, resolved
 from connector.devorg.work import Record, Work
 

@@ -11,8 +11,8 @@ from connector.devorg import names
 from connector.devorg.clock import stamp
 from connector.devorg.context import UI_ORIGIN, Context
 from connector.devorg.derive import STAGES, defaults, derive
-from connector.devorg.fields import ObjectSchema
-from connector.devorg.residents import FIRST_EDITOR_ID, INTEGRATION_USER_ID, SECOND_EDITOR_ID
+from connector.devorg.objects.fields import ObjectSchema
+from connector.devorg.objects.residents import FIRST_EDITOR_ID, INTEGRATION_USER_ID, SECOND_EDITOR_ID
 from connector.devorg.transaction import Transaction
 
 SEED_ORIGIN = "devorg/seed"

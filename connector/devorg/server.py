@@ -32,9 +32,9 @@ from connector.devorg.context import CONTEXT, Context
 from connector.devorg.database import OrgDatabase
 from connector.devorg.faults import Faults
 from connector.devorg.middleware import add_headers, middlewares
+from connector.devorg.objects.residents import INTEGRATION_USER_ID, ORGANIZATION_ID
+from connector.devorg.objects.schema import Schema
 from connector.devorg.records import Org
-from connector.devorg.residents import INTEGRATION_USER_ID, ORGANIZATION_ID
-from connector.devorg.schema import Schema
 from connector.devorg.settings import OrgSettings
 from connector.devorg.tokens import Credentials, KeyPair, Tokens
 from connector.devorg.usage import Usage

@@ -19,13 +19,13 @@ from connector.devorg.channels import channel_named, event_api_name
 from connector.devorg.clock import rest_datetime, stamp
 from connector.devorg.context import Context, read_json, version_of
 from connector.devorg.database import affinity, quoted
-from connector.devorg.describes import complete_object
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import ObjectSchema
 from connector.devorg.ids import IdFactory, is_id, normal_id
+from connector.devorg.objects.describes import complete_object
+from connector.devorg.objects.fields import ObjectSchema
+from connector.devorg.objects.residents import INTEGRATION_USER_ID
+from connector.devorg.objects.schema import Schema
 from connector.devorg.query import read
-from connector.devorg.residents import INTEGRATION_USER_ID
-from connector.devorg.schema import Schema
 from connector.devorg.soql.compile import compile_query
 from connector.devorg.soql.parse import parse
 from connector.devorg.soql.render import records

@@ -9,8 +9,8 @@ from typing import Any
 
 from connector.devorg.calls import Call, Reply, not_allowed
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import ObjectSchema
-from connector.devorg.schema import Schema
+from connector.devorg.objects.fields import ObjectSchema
+from connector.devorg.objects.schema import Schema
 from connector.devorg.transaction import Transaction
 
 MAX_RECORDS = 200

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from connector.devorg import rendering, validation
 from connector.devorg.clock import OrgClock, stamp
 from connector.devorg.database import OrgDatabase
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import Field, ObjectSchema
 from connector.devorg.ids import IdFactory, is_id, normal_id
+from connector.devorg.objects import rendering, validation
+from connector.devorg.objects.fields import Field, ObjectSchema
+from connector.devorg.objects.schema import Schema
 from connector.devorg.rules import Rules
-from connector.devorg.schema import Schema
 
 Record = dict[str, Any]
 """A stored record: every stored field by API name, booleans as booleans."""

@@ -4,7 +4,7 @@ import aiohttp
 import pytest
 
 from connector.devorg.context import UI_ORIGIN
-from connector.devorg.residents import FIRST_EDITOR_ID, SECOND_EDITOR_ID
+from connector.devorg.objects.residents import FIRST_EDITOR_ID, SECOND_EDITOR_ID
 from connector.devorg.server import DevOrg
 from tests.devorg.conftest import Admin
 

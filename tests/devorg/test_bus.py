@@ -14,7 +14,7 @@ from connector.devorg.channels import Channel, channel_named
 from connector.devorg.clock import OrgClock
 from connector.devorg.commits import Commit
 from connector.devorg.database import OrgDatabase
-from connector.devorg.schema import Schema
+from connector.devorg.objects.schema import Schema
 from tests.devorg.commits import changed, commit, row
 
 ALL = Channel("/data/ChangeEvents", None)

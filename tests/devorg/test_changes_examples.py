@@ -6,7 +6,7 @@ import pytest
 
 from connector.devorg.changes import EventOptions, render
 from connector.devorg.commits import Commit
-from connector.devorg.schema import Schema
+from connector.devorg.objects.schema import Schema
 from tests.devorg.commits import OTHER_USER, USER, Row, changed, commit, row
 
 MARA = "0035f00002KmQ7aAAF"

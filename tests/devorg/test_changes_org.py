@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from connector.devorg.channels import channel_named
-from connector.devorg.residents import INTEGRATION_USER_ID
+from connector.devorg.objects.residents import INTEGRATION_USER_ID
 from connector.devorg.server import DevOrg
 from connector.devorg.transaction import Transaction
 from tests.devorg.streaming import ORIGIN, RawClient

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from connector.devorg.changes import EventOptions, render
 from connector.devorg.commits import RowChange
 from connector.devorg.diff import text_diff
-from connector.devorg.schema import Schema
+from connector.devorg.objects.schema import Schema
 from tests.devorg.commits import Row, changed, commit, row
 
 IDS = [f"0035f00002KmQ{n}AAF" for n in range(100, 200)]

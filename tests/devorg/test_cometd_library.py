@@ -12,7 +12,7 @@ from aiosfstream_ng.client import Client
 from aiosfstream_ng.exceptions import ServerError
 from aiosfstream_ng.replay import ReplayMarker, ReplayOption
 
-from connector.devorg.residents import INTEGRATION_USER_ID
+from connector.devorg.objects.residents import INTEGRATION_USER_ID
 from connector.devorg.server import DevOrg
 from tests.devorg.streaming import (
     ALL,

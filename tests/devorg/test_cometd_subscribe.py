@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connector.devorg.residents import INTEGRATION_USER_ID
+from connector.devorg.objects.residents import INTEGRATION_USER_ID
 from connector.devorg.server import DevOrg
 from tests.devorg.streaming import ALL, ORIGIN, RawClient, create_contact, held, names
 

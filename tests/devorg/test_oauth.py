@@ -11,7 +11,7 @@ import jwt
 import pytest
 
 from connector.devorg.oauth import JWT_BEARER
-from connector.devorg.residents import INTEGRATION_USER_ID, ORGANIZATION_ID
+from connector.devorg.objects.residents import INTEGRATION_USER_ID, ORGANIZATION_ID
 from connector.devorg.server import DevOrg
 
 TOKEN = "/services/oauth2/token"

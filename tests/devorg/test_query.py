@@ -11,7 +11,7 @@ from simple_salesforce.exceptions import SalesforceMalformedRequest
 from simple_salesforce.format import format_soql
 
 from connector.devorg import query
-from connector.devorg.residents import FIRST_EDITOR_ID
+from connector.devorg.objects.residents import FIRST_EDITOR_ID
 from connector.devorg.seed import Seed, sow
 from connector.devorg.server import DevOrg
 from connector.devorg.settings import OrgSettings

@@ -8,7 +8,7 @@ import pytest
 from connector.devorg.database import OrgDatabase
 from connector.devorg.errors import OrgError
 from connector.devorg.ids import is_id
-from connector.devorg.residents import FIRST_EDITOR_ID, QUEUE_ID
+from connector.devorg.objects.residents import FIRST_EDITOR_ID, QUEUE_ID
 from tests.devorg.books import USER, Books
 
 

@@ -10,13 +10,13 @@ from connector.devorg.clock import http_date, http_date_ms, rest_datetime, stamp
 from connector.devorg.database import OrgDatabase
 from connector.devorg.errors import OrgError
 from connector.devorg.ids import IdFactory, is_id, to_18
-from connector.devorg.schema import RECORDED_OBJECTS, Schema
+from connector.devorg.objects.schema import RECORDED_OBJECTS, Schema
 from tests.devorg.books import Books
 
 
 def test_recorded_describes_are_served_unchanged() -> None:
     """What was recorded from a real org is what is served."""
-    folder = resources.files("connector.devorg") / "describe"
+    folder = resources.files("connector.devorg.objects") / "describe"
     for name in RECORDED_OBJECTS:
         assert Schema().describe(name) == orjson.loads((folder / f"{name}.json").read_bytes())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from connector.devorg.residents import FIRST_EDITOR_ID
+from connector.devorg.objects.residents import FIRST_EDITOR_ID
 from connector.devorg.server import DevOrg
 
 DATA = "/services/data/v58.0"

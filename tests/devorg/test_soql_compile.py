@@ -4,7 +4,7 @@ import pytest
 
 from connector.devorg.database import OrgDatabase
 from connector.devorg.errors import OrgError
-from connector.devorg.schema import Schema
+from connector.devorg.objects.schema import Schema
 from connector.devorg.soql.compile import Plan, compile_query, install
 from connector.devorg.soql.parse import parse
 from connector.devorg.soql.render import CsvWriter, double_text, records

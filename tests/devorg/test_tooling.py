@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from connector.devorg.residents import FIRST_EDITOR_ID
+from connector.devorg.objects.residents import FIRST_EDITOR_ID
 from connector.devorg.server import DevOrg
 from tests.devorg.clients import called, salesforce
 from tests.devorg.conftest import Admin

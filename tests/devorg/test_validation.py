@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from connector.devorg.errors import OrgError
-from connector.devorg.schema import Schema
-from connector.devorg.validation import stored_value
+from connector.devorg.objects.schema import Schema
+from connector.devorg.objects.validation import stored_value
 from tests.devorg.books import USER, Books
 
 CUSTOM_FIELDS = (

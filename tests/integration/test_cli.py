@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from connector.devorg.residents import FIRST_EDITOR_ID
+from connector.devorg.objects.residents import FIRST_EDITOR_ID
 from connector.devorg.seed import Seed, sow
 from connector.devorg.server import DevOrg
 from tests.broker import Broker

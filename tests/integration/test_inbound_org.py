@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from connector.devorg.objects.residents import INTEGRATION_USER_ID
 from connector.devorg.records import Org
-from connector.devorg.residents import INTEGRATION_USER_ID
 from connector.devorg.server import DevOrg
 from connector.devorg.transaction import Transaction
 from connector.inbound.decode import NOT_STREAMED

@@ -32,7 +32,7 @@ ID = RecordId("0035f00002KmQ7aAAF")
 NEW_ID = "0035f00002KmQ7bAAF"
 SECOND_MS = 1_767_268_800_000
 CONTACT: ObjectSpec = object_spec(
-    json.loads(files("connector.devorg").joinpath("describe/Contact.json").read_text("utf-8")),
+    json.loads(files("connector.devorg.objects").joinpath("describe/Contact.json").read_text("utf-8")),
     ("FirstName", "LastName", "Phone", "Email"),
 )
 RULES = WriteRules(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from connector.devorg.database import OrgDatabase
 from connector.devorg.ids import to_18
-from connector.devorg.schema import Schema
+from connector.devorg.objects.schema import Schema
 from connector.devorg.soql.compile import compile_query, install
 from connector.devorg.soql.parse import parse
 

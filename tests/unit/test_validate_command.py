@@ -20,7 +20,7 @@ CONTACT_ID = "0035f00002KmQ7aAAF"
 
 
 def spec(name: str, *fields: str) -> ObjectSpec:
-    raw = files("connector.devorg").joinpath(f"describe/{name}.json").read_text("utf-8")
+    raw = files("connector.devorg.objects").joinpath(f"describe/{name}.json").read_text("utf-8")
     return object_spec(json.loads(raw), fields or "all")
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import ObjectSchema
-from connector.devorg.schema import Schema
+from connector.devorg.objects.fields import ObjectSchema
+from connector.devorg.objects.schema import Schema
 from connector.devorg.soql.errors import refused
 from connector.devorg.soql.parse import like_pattern_of, string_of
 from connector.devorg.soql.resolve import Column, Scope

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from connector.devorg.database import quoted
-from connector.devorg.fields import Field, ObjectSchema
-from connector.devorg.schema import Schema
+from connector.devorg.objects.fields import Field, ObjectSchema
+from connector.devorg.objects.schema import Schema
 from connector.devorg.soql.errors import no_such_column, no_such_object, no_such_relationship, refused
 from connector.devorg.soql.tree import Path, Query
 

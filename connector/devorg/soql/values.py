@@ -4,8 +4,8 @@ from datetime import date
 from typing import Literal
 
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import Field
 from connector.devorg.ids import is_id, normal_id
+from connector.devorg.objects.fields import Field
 from connector.devorg.soql.errors import refused
 from connector.devorg.soql.parse import string_of
 from connector.devorg.soql.tree import LiteralKind, Value

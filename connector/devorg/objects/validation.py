@@ -15,8 +15,8 @@ from typing import Any
 
 from connector.devorg.clock import stamp, stamp_ms
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import Field, ObjectSchema
 from connector.devorg.ids import is_id, normal_id
+from connector.devorg.objects.fields import Field, ObjectSchema
 
 _EMAIL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from connector.devorg.clock import rest_datetime
-from connector.devorg.fields import Field, ObjectSchema
+from connector.devorg.objects.fields import Field, ObjectSchema
 
 NEWEST_VERSION = "66.0"
 

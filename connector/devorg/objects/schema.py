@@ -11,11 +11,11 @@ import orjson
 
 from connector.devorg.clock import wall_ms
 from connector.devorg.database import OrgDatabase
-from connector.devorg.describes import complete_field, complete_object
 from connector.devorg.errors import OrgError
-from connector.devorg.fields import Field, ObjectSchema
-from connector.devorg.residents import MINIMAL_OBJECTS
-from connector.devorg.validation import stored_value
+from connector.devorg.objects.describes import complete_field, complete_object
+from connector.devorg.objects.fields import Field, ObjectSchema
+from connector.devorg.objects.residents import MINIMAL_OBJECTS
+from connector.devorg.objects.validation import stored_value
 
 __all__ = ["RECORDED_OBJECTS", "Field", "ObjectSchema", "Schema"]
 
@@ -233,7 +233,7 @@ def _kept_on_retype(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _bodies(database: OrgDatabase | None) -> list[dict[str, Any]]:
     """Return all describe results: recorded, minimal, and in their place or behind them the saved ones."""
-    folder = resources.files("connector.devorg") / "describe"
+    folder = resources.files("connector.devorg.objects") / "describe"
     recorded = [orjson.loads((folder / f"{name}.json").read_bytes()) for name in RECORDED_OBJECTS]
     bodies = {body["name"]: body for body in [*recorded, *map(complete_object, MINIMAL_OBJECTS)]}
     if database is not None:

@@ -1,0 +1,1 @@
+"""What an object and its fields are: describe results, and values as they come in and go out."""
