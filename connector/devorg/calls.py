@@ -14,7 +14,7 @@ from yarl import URL
 
 from connector.devorg.context import USER_ID, Context, origin_of
 from connector.devorg.errors import OrgError
-from connector.devorg.transaction import Transaction
+from connector.devorg.records.transaction import Transaction
 
 Begin = Callable[[], AbstractContextManager[Transaction]]
 """Opens the transaction in which a call writes, or joins the one that is open around it."""

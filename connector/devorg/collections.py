@@ -14,8 +14,8 @@ from connector.devorg.context import Context
 from connector.devorg.errors import OrgError
 from connector.devorg.ids import is_id, normal_id
 from connector.devorg.objects.schema import Schema
-from connector.devorg.records import Org
-from connector.devorg.transaction import Transaction, key_field
+from connector.devorg.records.org import Org
+from connector.devorg.records.transaction import Transaction, key_field
 
 MAX_RECORDS = 200
 MAX_READ_RECORDS = 2000

@@ -13,7 +13,7 @@ from connector.devorg.database import OrgDatabase
 from connector.devorg.errors import OrgError
 from connector.devorg.faults import Faults
 from connector.devorg.objects.schema import Schema
-from connector.devorg.records import Org
+from connector.devorg.records.org import Org
 from connector.devorg.settings import OrgSettings
 from connector.devorg.tokens import Credentials, Tokens
 from connector.devorg.usage import Usage

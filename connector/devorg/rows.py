@@ -16,8 +16,8 @@ from connector.devorg.ids import is_id, normal_id
 from connector.devorg.objects.fields import Field, ObjectSchema
 from connector.devorg.objects.schema import Schema
 from connector.devorg.objects.validation import stored_value
-from connector.devorg.records import Org, Record
-from connector.devorg.transaction import key_field
+from connector.devorg.records.org import Org, Record
+from connector.devorg.records.transaction import key_field
 
 _ID_LENGTHS = (15, 18)
 _UPSERT_BODY_SINCE = 46.0

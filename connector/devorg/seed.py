@@ -10,10 +10,10 @@ from typing import Any
 from connector.devorg import names
 from connector.devorg.clock import stamp
 from connector.devorg.context import UI_ORIGIN, Context
-from connector.devorg.derive import STAGES, defaults, derive
 from connector.devorg.objects.fields import ObjectSchema
 from connector.devorg.objects.residents import FIRST_EDITOR_ID, INTEGRATION_USER_ID, SECOND_EDITOR_ID
-from connector.devorg.transaction import Transaction
+from connector.devorg.records.derive import STAGES, defaults, derive
+from connector.devorg.records.transaction import Transaction
 
 SEED_ORIGIN = "devorg/seed"
 """Origin, in the ledger, of records that no change event told of."""

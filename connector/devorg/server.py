@@ -34,7 +34,7 @@ from connector.devorg.faults import Faults
 from connector.devorg.middleware import add_headers, middlewares
 from connector.devorg.objects.residents import INTEGRATION_USER_ID, ORGANIZATION_ID
 from connector.devorg.objects.schema import Schema
-from connector.devorg.records import Org
+from connector.devorg.records.org import Org
 from connector.devorg.settings import OrgSettings
 from connector.devorg.tokens import Credentials, KeyPair, Tokens
 from connector.devorg.usage import Usage

@@ -7,7 +7,7 @@ from connector.devorg.commits import Commit
 from connector.devorg.database import OrgDatabase
 from connector.devorg.objects.residents import INTEGRATION_USER_ID
 from connector.devorg.objects.schema import Schema
-from connector.devorg.records import Org
+from connector.devorg.records.org import Org
 
 USER = INTEGRATION_USER_ID
 START_MS = 1_767_268_800_500  # 2026-01-01T12:00:00.500Z

@@ -12,7 +12,7 @@ from aiosfstream_ng.auth import AuthenticatorBase
 from aiosfstream_ng.client import Client
 
 from connector.devorg.objects.residents import INTEGRATION_USER_ID
-from connector.devorg.records import Org
+from connector.devorg.records.org import Org
 from connector.devorg.server import DevOrg
 
 Message = dict[str, Any]

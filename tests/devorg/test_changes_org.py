@@ -7,8 +7,8 @@ import pytest
 
 from connector.devorg.channels import channel_named
 from connector.devorg.objects.residents import INTEGRATION_USER_ID
+from connector.devorg.records.transaction import Transaction
 from connector.devorg.server import DevOrg
-from connector.devorg.transaction import Transaction
 from tests.devorg.streaming import ORIGIN, RawClient
 
 Payload = dict[str, Any]

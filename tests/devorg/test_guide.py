@@ -15,7 +15,7 @@ from connector.cli.devorg import DEFAULT_URL, EFFECTS
 from connector.devorg.admin import description
 from connector.devorg.changes import EventOptions
 from connector.devorg.faults import KINDS
-from connector.devorg.records import RecordOptions
+from connector.devorg.records.org import RecordOptions
 from connector.devorg.server import DevOrg
 from connector.devorg.settings import OrgSettings
 

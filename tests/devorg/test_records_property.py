@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from connector.devorg.commits import Commit
 from connector.devorg.errors import OrgError
-from connector.devorg.transaction import Transaction
+from connector.devorg.records.transaction import Transaction
 from tests.devorg.books import USER, Books
 
 OPERATIONS = ("create", "update", "delete", "undelete", "merge", "child", "bad")

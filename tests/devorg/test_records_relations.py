@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from connector.devorg.errors import OrgError
-from connector.devorg.records import RECYCLE_BIN_MS, Record
+from connector.devorg.records.org import RECYCLE_BIN_MS, Record
 from tests.devorg.books import USER, Books
 
 

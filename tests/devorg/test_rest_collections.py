@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from connector.devorg.clock import http_date
-from connector.devorg.rules import Rules
+from connector.devorg.records.rules import Rules
 from connector.devorg.server import DevOrg
 
 BASE = "/services/data/v66.0"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from connector.devorg.objects.residents import INTEGRATION_USER_ID
-from connector.devorg.records import Org
+from connector.devorg.records.org import Org
+from connector.devorg.records.transaction import Transaction
 from connector.devorg.server import DevOrg
-from connector.devorg.transaction import Transaction
 from connector.inbound.decode import NOT_STREAMED
 from connector.inbound.engine import Inbound, InboundRules, Outlets
 from connector.inbound.poll import PollRules

@@ -5,7 +5,7 @@ from typing import Any
 
 from connector.devorg.errors import OrgError
 from connector.devorg.objects.fields import Field, ObjectSchema
-from connector.devorg.work import Work
+from connector.devorg.records.work import Work
 
 
 def check_references(work: Work, schema: ObjectSchema, row: Mapping[str, Any], written: Iterable[str]) -> None:

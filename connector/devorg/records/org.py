@@ -9,17 +9,17 @@ from typing import Any, Protocol
 from connector.devorg.clock import OrgClock, stamp
 from connector.devorg.commits import ChangeKind, Commit, RowChange
 from connector.devorg.database import OrgDatabase, quoted
-from connector.devorg.derive import defaults, derive
 from connector.devorg.errors import OrgError
 from connector.devorg.ids import IdFactory, is_id, normal_id
-from connector.devorg.ledger import Ledger
 from connector.devorg.objects import rendering
 from connector.devorg.objects.fields import Field, ObjectSchema
 from connector.devorg.objects.residents import INTEGRATION_USER_ID, ORGANIZATION_ID, ROWS
 from connector.devorg.objects.schema import Schema
-from connector.devorg.rules import Rules
-from connector.devorg.transaction import Transaction
-from connector.devorg.work import Parts, Record, RecordOptions
+from connector.devorg.records.derive import defaults, derive
+from connector.devorg.records.ledger import Ledger
+from connector.devorg.records.rules import Rules
+from connector.devorg.records.transaction import Transaction
+from connector.devorg.records.work import Parts, Record, RecordOptions
 
 __all__ = ["CommitSink", "Org", "Record", "RecordOptions", "Transaction"]
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from connector.devorg import conversion, relations, saving
 from connector.devorg.errors import OrgError
 from connector.devorg.ids import normal_id
 from connector.devorg.objects import validation
 from connector.devorg.objects.fields import Field, ObjectSchema
-from connector.devorg.work import Work
+from connector.devorg.records import conversion, relations, saving
+from connector.devorg.records.work import Work
 
 
 class Transaction(Work):

@@ -10,7 +10,7 @@ from typing import Any
 from connector.devorg.errors import OrgError
 from connector.devorg.objects.fields import ObjectSchema
 from connector.devorg.objects.schema import Schema
-from connector.devorg.work import Work
+from connector.devorg.records.work import Work
 
 MAX_LOSERS = 2
 _NO_CHILDREN = frozenset({"CreatedById", "LastModifiedById", "MasterRecordId"})

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from connector.devorg.derive import defaults, derive
 from connector.devorg.errors import OrgError
 from connector.devorg.objects import validation
 from connector.devorg.objects.fields import ObjectSchema
-from connector.devorg.references import check_references, resolved
-from connector.devorg.work import Record, Work
+from connector.devorg.records.derive import defaults, derive
+from connector.devorg.records.references import check_references, resolved
+from connector.devorg.records.work import Record, Work
 
 
 def create(work: Work, object_name: str, values: Mapping[str, Any]) -> str:

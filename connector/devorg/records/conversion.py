@@ -10,8 +10,8 @@ from datetime import date, timedelta
 from typing import Any
 
 from connector.devorg.errors import OrgError
-from connector.devorg.saving import create
-from connector.devorg.work import Work
+from connector.devorg.records.saving import create
+from connector.devorg.records.work import Work
 
 CONVERTED_STATUS = "Closed - Converted"
 _TO_ACCOUNT = {

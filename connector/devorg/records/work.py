@@ -12,7 +12,7 @@ from connector.devorg.ids import IdFactory, is_id, normal_id
 from connector.devorg.objects import rendering, validation
 from connector.devorg.objects.fields import Field, ObjectSchema
 from connector.devorg.objects.schema import Schema
-from connector.devorg.rules import Rules
+from connector.devorg.records.rules import Rules
 
 Record = dict[str, Any]
 """A stored record: every stored field by API name, booleans as booleans."""

@@ -1,0 +1,1 @@
+"""The org's records: transactions over them, reading, the ledger."""
