@@ -4,8 +4,8 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from connector.devorg.changes import OVERFLOW_ID
 from connector.devorg.context import Context
+from connector.devorg.events.changes import OVERFLOW_ID
 from connector.devorg.objects.describes import complete_field
 from connector.devorg.orders import Types, check_members, read_order, values_refused
 

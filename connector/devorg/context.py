@@ -6,11 +6,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from connector.devorg.bus import EventBus
-from connector.devorg.changes import EventOptions
 from connector.devorg.clock import OrgClock
 from connector.devorg.database import OrgDatabase
 from connector.devorg.errors import OrgError
+from connector.devorg.events.bus import EventBus
+from connector.devorg.events.changes import EventOptions
 from connector.devorg.faults import Faults
 from connector.devorg.objects.schema import Schema
 from connector.devorg.records.org import Org

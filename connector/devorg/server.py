@@ -25,11 +25,11 @@ from connector.devorg import (
     soap,
     tooling,
 )
-from connector.devorg.bus import EventBus
-from connector.devorg.changes import EventOptions
 from connector.devorg.clock import OrgClock
 from connector.devorg.context import CONTEXT, Context
 from connector.devorg.database import OrgDatabase
+from connector.devorg.events.bus import EventBus
+from connector.devorg.events.changes import EventOptions
 from connector.devorg.faults import Faults
 from connector.devorg.middleware import add_headers, middlewares
 from connector.devorg.objects.residents import INTEGRATION_USER_ID, ORGANIZATION_ID

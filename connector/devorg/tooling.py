@@ -15,11 +15,11 @@ from typing import Any
 
 from aiohttp import web
 
-from connector.devorg.channels import channel_named, event_api_name
 from connector.devorg.clock import rest_datetime, stamp
 from connector.devorg.context import Context, read_json, version_of
 from connector.devorg.database import affinity, quoted
 from connector.devorg.errors import OrgError
+from connector.devorg.events.channels import channel_named, event_api_name
 from connector.devorg.ids import IdFactory, is_id, normal_id
 from connector.devorg.objects.describes import complete_object
 from connector.devorg.objects.fields import ObjectSchema

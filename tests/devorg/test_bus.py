@@ -8,12 +8,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from connector.devorg.bus import EventBus, LoggedEvent
-from connector.devorg.changes import EventOptions
-from connector.devorg.channels import Channel, channel_named
 from connector.devorg.clock import OrgClock
 from connector.devorg.commits import Commit
 from connector.devorg.database import OrgDatabase
+from connector.devorg.events.bus import EventBus, LoggedEvent
+from connector.devorg.events.changes import EventOptions
+from connector.devorg.events.channels import Channel, channel_named
 from connector.devorg.objects.schema import Schema
 from tests.devorg.commits import changed, commit, row
 

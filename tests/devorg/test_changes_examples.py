@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from connector.devorg.changes import EventOptions, render
 from connector.devorg.commits import Commit
+from connector.devorg.events.changes import EventOptions, render
 from connector.devorg.objects.schema import Schema
 from tests.devorg.commits import OTHER_USER, USER, Row, changed, commit, row
 

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from connector.devorg.channels import channel_named
+from connector.devorg.events.channels import channel_named
 from connector.devorg.objects.residents import INTEGRATION_USER_ID
 from connector.devorg.records.transaction import Transaction
 from connector.devorg.server import DevOrg

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connector.devorg.changes import EventOptions, render
 from connector.devorg.commits import RowChange
-from connector.devorg.diff import text_diff
+from connector.devorg.events.changes import EventOptions, render
+from connector.devorg.events.diff import text_diff
 from connector.devorg.objects.schema import Schema
 from tests.devorg.commits import Row, changed, commit, row
 

@@ -13,7 +13,7 @@ import pytest
 
 from connector.cli.devorg import DEFAULT_URL, EFFECTS
 from connector.devorg.admin import description
-from connector.devorg.changes import EventOptions
+from connector.devorg.events.changes import EventOptions
 from connector.devorg.faults import KINDS
 from connector.devorg.records.org import RecordOptions
 from connector.devorg.server import DevOrg

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import orjson
 
-from connector.devorg.bus import EventBus, LoggedEvent
-from connector.devorg.changes import EventOptions
-from connector.devorg.channels import Channel, event_api_name
 from connector.devorg.clock import OrgClock
 from connector.devorg.cometd.replies import DAILY_LIMIT, Refused
 from connector.devorg.cometd.session import Session, Subscription
+from connector.devorg.events.bus import EventBus, LoggedEvent
+from connector.devorg.events.changes import EventOptions
+from connector.devorg.events.channels import Channel, event_api_name
 from connector.devorg.settings import OrgSettings
 from connector.devorg.usage import Usage
 

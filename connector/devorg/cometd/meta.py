@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from connector.devorg.channels import channel_named
 from connector.devorg.cometd import replies
 from connector.devorg.cometd.replies import Message, Refused
 from connector.devorg.cometd.session import Session, Sessions, Subscription
 from connector.devorg.context import Context
+from connector.devorg.events.channels import channel_named
 from connector.devorg.settings import NEWEST_VERSION, OLDEST_VERSION
 
 NEW_EVENTS, ALL_EVENTS = -1, -2

@@ -5,8 +5,8 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from connector.devorg.channels import Channel
 from connector.devorg.clock import OrgClock
+from connector.devorg.events.channels import Channel
 from connector.devorg.settings import OrgSettings
 
 CLIENT_ID_LENGTH = 26

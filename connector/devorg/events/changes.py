@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from connector.devorg.commits import Commit, RowChange
-from connector.devorg.diff import text_diff
-from connector.devorg.layout import Slot, slots_of
+from connector.devorg.events.diff import text_diff
+from connector.devorg.events.layout import Slot, slots_of
 from connector.devorg.objects.fields import ObjectSchema
 from connector.devorg.objects.schema import Schema
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
-from connector.devorg.changes import EventOptions, enrichment
 from connector.devorg.database import OrgDatabase
+from connector.devorg.events.changes import EventOptions, enrichment
 from connector.devorg.objects.rendering import decoded
 from connector.devorg.objects.schema import Schema
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 
-from connector.devorg.changes import OVERFLOW_ID, EventOptions, event_header, render
-from connector.devorg.channels import Channel
 from connector.devorg.clock import OrgClock
 from connector.devorg.commits import Commit
 from connector.devorg.database import OrgDatabase
-from connector.devorg.enrich import enriched
+from connector.devorg.events.changes import OVERFLOW_ID, EventOptions, event_header, render
+from connector.devorg.events.channels import Channel
+from connector.devorg.events.enrich import enriched
 from connector.devorg.objects.schema import Schema
 
 FIRST_REPLAY_ID = 37_904_280

@@ -1,0 +1,1 @@
+"""Commits as change events: rendered, logged under replay ids, seen through channels."""
