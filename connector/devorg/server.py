@@ -12,25 +12,14 @@ from typing import Self
 
 from aiohttp import web
 
-from connector.devorg import (
-    admin,
-    bulk,
-    collections,
-    cometd,
-    limits,
-    oauth,
-    query,
-    replication,
-    rest,
-    soap,
-    tooling,
-)
+from connector.devorg import admin, bulk, collections, cometd, limits, query, replication, rest, tooling
 from connector.devorg.clock import OrgClock
 from connector.devorg.context import CONTEXT, Context
 from connector.devorg.database import OrgDatabase
 from connector.devorg.events.bus import EventBus
 from connector.devorg.events.changes import EventOptions
 from connector.devorg.faults import Faults
+from connector.devorg.login import oauth, soap
 from connector.devorg.middleware import add_headers, middlewares
 from connector.devorg.objects.residents import INTEGRATION_USER_ID, ORGANIZATION_ID
 from connector.devorg.objects.schema import Schema

@@ -10,7 +10,7 @@ import aiohttp
 import jwt
 import pytest
 
-from connector.devorg.oauth import JWT_BEARER
+from connector.devorg.login.oauth import JWT_BEARER
 from connector.devorg.objects.residents import INTEGRATION_USER_ID, ORGANIZATION_ID
 from connector.devorg.server import DevOrg
 

@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape, unescape
 from aiohttp import hdrs, web
 
 from connector.devorg.context import Context
-from connector.devorg.oauth import LoginRefusedError, LoginServer
+from connector.devorg.login.oauth import LoginRefusedError, LoginServer
 
 LAST_VERSION = 64
 _MOST_BODY_BYTES = 65_536

@@ -1,0 +1,1 @@
+"""Everything by which a client comes to an access token."""
