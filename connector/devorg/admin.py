@@ -16,8 +16,8 @@ from connector.devorg.clock import stamp
 from connector.devorg.context import Context
 from connector.devorg.errors import OrgError
 from connector.devorg.faults import Fault
-from connector.devorg.limits import limits_now
 from connector.devorg.orders import read_object, read_order
+from connector.devorg.rest.limits import limits_now
 from connector.devorg.tokens import KeyPair
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")

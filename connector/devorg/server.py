@@ -12,7 +12,7 @@ from typing import Self
 
 from aiohttp import web
 
-from connector.devorg import admin, bulk, collections, cometd, limits, query, replication, rest, tooling
+from connector.devorg import admin, cometd
 from connector.devorg.clock import OrgClock
 from connector.devorg.context import CONTEXT, Context
 from connector.devorg.database import OrgDatabase
@@ -24,6 +24,7 @@ from connector.devorg.middleware import add_headers, middlewares
 from connector.devorg.objects.residents import INTEGRATION_USER_ID, ORGANIZATION_ID
 from connector.devorg.objects.schema import Schema
 from connector.devorg.records.org import Org
+from connector.devorg.rest import bulk, collections, limits, query, replication, sobjects, tooling
 from connector.devorg.settings import OrgSettings
 from connector.devorg.tokens import Credentials, KeyPair, Tokens
 from connector.devorg.usage import Usage
@@ -199,7 +200,7 @@ def _application(context: Context, keys: KeyPair, drop: admin.DropConnections) -
     login = oauth.LoginServer(context, keys)
     app.add_routes(oauth.routes(context, login))
     app.add_routes(soap.routes(context, login))
-    for module in (limits, rest, collections, query, tooling, replication, bulk, cometd):
+    for module in (limits, sobjects, collections, query, tooling, replication, bulk, cometd):
         app.add_routes(module.routes(context))
     app.add_routes(admin.routes(context, keys, drop))
     return app

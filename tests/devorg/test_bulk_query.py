@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from simple_salesforce.exceptions import SalesforceOperationError
 
-from connector.devorg import bulk, bulk_jobs
 from connector.devorg.clock import wall_ms
+from connector.devorg.rest import bulk, bulk_jobs
 from connector.devorg.server import DevOrg
 from connector.devorg.settings import OrgSettings
 from tests.devorg.clients import called, salesforce

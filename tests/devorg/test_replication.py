@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from connector.devorg import replication
+from connector.devorg.rest import replication
 from connector.devorg.server import DevOrg
 from tests.devorg.clients import called, salesforce
 

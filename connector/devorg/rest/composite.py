@@ -13,11 +13,11 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from connector.devorg.calls import Call, Reply, method_of, split_url
-from connector.devorg.collections import Collections
 from connector.devorg.errors import OrgError
 from connector.devorg.records.transaction import Transaction
-from connector.devorg.rows import Rows
+from connector.devorg.rest.calls import Call, Reply, method_of, split_url
+from connector.devorg.rest.collections import Collections
+from connector.devorg.rest.rows import Rows
 
 MAX_CALLS = 25
 MAX_LARGE_CALLS = 5

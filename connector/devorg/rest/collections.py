@@ -9,13 +9,13 @@ from typing import Any
 
 from aiohttp import web
 
-from connector.devorg.calls import Call, Reply, call_of, not_allowed, response_of
 from connector.devorg.context import Context
 from connector.devorg.errors import OrgError
 from connector.devorg.ids import is_id, normal_id
 from connector.devorg.objects.schema import Schema
 from connector.devorg.records.org import Org
 from connector.devorg.records.transaction import Transaction, key_field
+from connector.devorg.rest.calls import Call, Reply, call_of, not_allowed, response_of
 
 MAX_RECORDS = 200
 MAX_READ_RECORDS = 2000

@@ -6,8 +6,8 @@ from typing import Any
 from connector.devorg.clock import rest_datetime, stamp, wall_ms
 from connector.devorg.context import Context
 from connector.devorg.errors import OrgError
-from connector.devorg.query import read, run
-from connector.devorg.results import ResultStore, new_id
+from connector.devorg.rest.query import read, run
+from connector.devorg.rest.results import ResultStore, new_id
 from connector.devorg.soql.compile import Plan, compile_query, install
 from connector.devorg.soql.parse import parse
 from connector.devorg.soql.render import CsvWriter

@@ -11,9 +11,9 @@ from typing import Any
 
 from aiohttp import web
 
-from connector.devorg.bulk_jobs import DELIMITERS, ENDINGS, BulkJobs, Job
 from connector.devorg.context import USER_ID, Context, read_json, version_of
 from connector.devorg.errors import OrgError
+from connector.devorg.rest.bulk_jobs import DELIMITERS, ENDINGS, BulkJobs, Job
 
 PAGE_ROWS = 50_000
 """Rows of a page whose size the client leaves open."""

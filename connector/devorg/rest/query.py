@@ -14,7 +14,7 @@ from aiohttp import web
 
 from connector.devorg.context import USER_ID, Context, version_of
 from connector.devorg.errors import OrgError
-from connector.devorg.results import ResultStore, new_id
+from connector.devorg.rest.results import ResultStore, new_id
 from connector.devorg.soql.compile import Plan, compile_query, install
 from connector.devorg.soql.parse import parse
 from connector.devorg.soql.render import records

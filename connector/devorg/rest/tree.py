@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from connector.devorg.calls import Call, Reply, not_allowed
 from connector.devorg.errors import OrgError
 from connector.devorg.objects.fields import ObjectSchema
 from connector.devorg.objects.schema import Schema
 from connector.devorg.records.transaction import Transaction
+from connector.devorg.rest.calls import Call, Reply, not_allowed
 
 MAX_RECORDS = 200
 MAX_LEVELS = 5

@@ -3,12 +3,12 @@
 from aiohttp import web
 from yarl import URL
 
-from connector.devorg.calls import call_of, response_of
-from connector.devorg.collections import Collections
-from connector.devorg.composite import Composite
 from connector.devorg.context import Context
-from connector.devorg.rows import Rows
-from connector.devorg.tree import Tree
+from connector.devorg.rest.calls import call_of, response_of
+from connector.devorg.rest.collections import Collections
+from connector.devorg.rest.composite import Composite
+from connector.devorg.rest.rows import Rows
+from connector.devorg.rest.tree import Tree
 
 _RECORD = r"{id:(?!(?:updated|deleted)$)[^/]+}"  # those two are resources of their own
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import orjson
 
-from connector.devorg import conditions
-from connector.devorg.calls import Call, Reply, not_allowed
 from connector.devorg.clock import http_date, http_date_ms, stamp_ms
 from connector.devorg.errors import OrgError
 from connector.devorg.ids import is_id, normal_id
@@ -18,6 +16,8 @@ from connector.devorg.objects.schema import Schema
 from connector.devorg.objects.validation import stored_value
 from connector.devorg.records.org import Org, Record
 from connector.devorg.records.transaction import key_field
+from connector.devorg.rest import conditions
+from connector.devorg.rest.calls import Call, Reply, not_allowed
 
 _ID_LENGTHS = (15, 18)
 _UPSERT_BODY_SINCE = 46.0

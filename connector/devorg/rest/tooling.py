@@ -25,7 +25,7 @@ from connector.devorg.objects.describes import complete_object
 from connector.devorg.objects.fields import ObjectSchema
 from connector.devorg.objects.residents import INTEGRATION_USER_ID
 from connector.devorg.objects.schema import Schema
-from connector.devorg.query import read
+from connector.devorg.rest.query import read
 from connector.devorg.soql.compile import compile_query
 from connector.devorg.soql.parse import parse
 from connector.devorg.soql.render import records

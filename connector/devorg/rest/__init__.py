@@ -1,0 +1,1 @@
+"""The resources below `/services/data/`: rows, Composite, query, Bulk, limits, tooling."""
