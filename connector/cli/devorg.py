@@ -11,7 +11,7 @@ from typing import IO, Any
 import click
 import requests
 
-from connector.devorg.admin import description
+from connector.devorg.admin.interface import description
 from connector.devorg.server import DevOrg, serve
 
 DEFAULT_PORT = 8620

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from connector.devorg.admin import description
+from connector.devorg.admin.interface import description
 from connector.devorg.server import DevOrg, serve
 
 

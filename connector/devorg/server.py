@@ -12,7 +12,8 @@ from typing import Self
 
 from aiohttp import web
 
-from connector.devorg import admin, cometd
+from connector.devorg import cometd
+from connector.devorg.admin import interface
 from connector.devorg.clock import OrgClock
 from connector.devorg.context import CONTEXT, Context
 from connector.devorg.database import OrgDatabase
@@ -193,7 +194,7 @@ def _context(database: OrgDatabase, settings: OrgSettings) -> Context:
     )
 
 
-def _application(context: Context, keys: KeyPair, drop: admin.DropConnections) -> web.Application:
+def _application(context: Context, keys: KeyPair, drop: interface.DropConnections) -> web.Application:
     app = web.Application(middlewares=middlewares(context), client_max_size=MOST_BODY_BYTES)
     app[CONTEXT] = context
     app.on_response_prepare.append(add_headers)
@@ -202,7 +203,7 @@ def _application(context: Context, keys: KeyPair, drop: admin.DropConnections) -
     app.add_routes(soap.routes(context, login))
     for module in (limits, sobjects, collections, query, tooling, replication, bulk, cometd):
         app.add_routes(module.routes(context))
-    app.add_routes(admin.routes(context, keys, drop))
+    app.add_routes(interface.routes(context, keys, drop))
     return app
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from connector.cli.devorg import DEFAULT_URL, EFFECTS
-from connector.devorg.admin import description
+from connector.devorg.admin.interface import description
 from connector.devorg.events.changes import EventOptions
 from connector.devorg.faults import KINDS
 from connector.devorg.records.org import RecordOptions

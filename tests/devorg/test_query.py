@@ -10,9 +10,9 @@ import pytest
 from simple_salesforce.exceptions import SalesforceMalformedRequest
 from simple_salesforce.format import format_soql
 
+from connector.devorg.admin.seed import Seed, sow
 from connector.devorg.objects.residents import FIRST_EDITOR_ID
 from connector.devorg.rest import query
-from connector.devorg.seed import Seed, sow
 from connector.devorg.server import DevOrg
 from connector.devorg.settings import OrgSettings
 from tests.devorg.clients import called, salesforce

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from connector.devorg.seed import SEED_ORIGIN, Seed, sow
+from connector.devorg.admin.seed import SEED_ORIGIN, Seed, sow
 from connector.devorg.server import DevOrg
 from tests.devorg.conftest import Admin
 

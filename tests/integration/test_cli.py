@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from connector.devorg.admin.seed import Seed, sow
 from connector.devorg.objects.residents import FIRST_EDITOR_ID
-from connector.devorg.seed import Seed, sow
 from connector.devorg.server import DevOrg
 from tests.broker import Broker
 from tests.waiting import until

@@ -4,10 +4,10 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from connector.devorg.admin.orders import Types, check_members, read_order, values_refused
 from connector.devorg.context import Context
 from connector.devorg.events.changes import OVERFLOW_ID
 from connector.devorg.objects.describes import complete_field
-from connector.devorg.orders import Types, check_members, read_order, values_refused
 
 FIELD_MEMBERS: Types = {
     name: object if value is None else type(value) for name, value in complete_field({"name": "x"}).items()

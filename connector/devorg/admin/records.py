@@ -6,15 +6,15 @@ from typing import Any
 
 from aiohttp import web
 
+from connector.devorg.admin.orders import check_members, read_order, values_refused
+from connector.devorg.admin.seed import Seed, sow
 from connector.devorg.context import UI_ORIGIN, Context
 from connector.devorg.database import quoted
 from connector.devorg.errors import OrgError
 from connector.devorg.objects.rendering import decoded
 from connector.devorg.objects.residents import FIRST_EDITOR_ID
-from connector.devorg.orders import check_members, read_order, values_refused
 from connector.devorg.records.rules import Rules
 from connector.devorg.records.transaction import Transaction
-from connector.devorg.seed import Seed, sow
 
 MOST_CHANGES = 10_000
 MOST_ROWS = 10_000

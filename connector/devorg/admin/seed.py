@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-from connector.devorg import names
+from connector.devorg.admin import names
 from connector.devorg.clock import stamp
 from connector.devorg.context import UI_ORIGIN, Context
 from connector.devorg.objects.fields import ObjectSchema

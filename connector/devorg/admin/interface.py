@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from connector.devorg import admin_records, admin_stream
 from connector.devorg import settings as scales
+from connector.devorg.admin import records, stream
+from connector.devorg.admin.orders import read_object, read_order
 from connector.devorg.clock import stamp
 from connector.devorg.context import Context
 from connector.devorg.errors import OrgError
 from connector.devorg.faults import Fault
-from connector.devorg.orders import read_object, read_order
 from connector.devorg.rest.limits import limits_now
 from connector.devorg.tokens import KeyPair
 
@@ -39,8 +39,8 @@ def routes(context: Context, keys: KeyPair, drop: DropConnections) -> list[web.R
         *_time_routes(context),
         *_upset_routes(context, drop),
         *_fault_routes(context),
-        *admin_stream.routes(context),
-        *admin_records.routes(context),
+        *stream.routes(context),
+        *records.routes(context),
     ]
     return [
         web.RouteDef(route.method, f"/devorg{route.path}", _local_only(route.handler), route.kwargs) for route in found

@@ -1,0 +1,1 @@
+"""The admin interface below `/devorg/`, and the records it makes up."""
