@@ -19,32 +19,26 @@ from connector.errors import (
     PreconditionFailed,
     RecordGone,
     RowLocked,
+    TransientError,
+)
+from connector.model.codes import (
+    EXPIRED_SESSION,
+    LOCKED,
+    MAINTENANCE,
+    MODIFIED,
+    Reaction,
+    is_daily_limit,
+    is_lock,
+    reaction_to,
+    wait_s,
 )
 from connector.model.command import OrgProblem
 from connector.salesforce.wire import parse
 
-EXPIRED_SESSION = "INVALID_SESSION_ID"
-DAILY_LIMIT_WAIT_S = 300.0
-
-_REQUEST_LIMIT = "REQUEST_LIMIT_EXCEEDED"
-_CONCURRENT_WAIT_S = 5.0
 _THROTTLED_WAIT_S = 30.0
-_MAINTENANCE_WAIT_S = 300.0
-_PERSON_WAIT_S = 600.0
 _REFUSED_TOKEN_WAIT_S = 60.0
 _MOST_WAIT_S = 3600.0
 
-_LOCKED = frozenset({"UNABLE_TO_LOCK_ROW"})
-# A trigger or flow that ran into the lock reports it inside its own error's text.
-_WRAPPING = frozenset({"CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_EXECUTE_FLOW_TRIGGER"})
-_MAINTENANCE = frozenset({"INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE", "INVALID_READ_ONLY_USER_DML"})
-# They end when a person makes room; the request itself is right and keeps its place meanwhile.
-_USED_UP = frozenset({"STORAGE_LIMIT_EXCEEDED", "EXCEEDED_QUOTA", "LIMIT_EXCEEDED", "ORG_LOCKED", "TRIAL_EXPIRED"})
-_BUSY = frozenset({"SERVER_UNAVAILABLE", "REQUEST_RUNNING_TOO_LONG", "QUERY_TIMEOUT", "TOO_MANY_APEX_REQUESTS"})
-# Rolled back, or not part of what was wrong: the same request may pass.
-_BYSTANDER = frozenset({"ALL_OR_NONE_OPERATION_ROLLED_BACK", "PROCESSING_HALTED"})
-_UNCERTAIN = frozenset({"UNKNOWN_EXCEPTION"})
-_GONE = frozenset({"ENTITY_IS_DELETED"})
 # Sent by the gateway in front of the org, without an error array, and just as final.
 _FINAL_WITHOUT_BODY = frozenset({405, 411, 413, 414, 415, 428, 431})
 _BALANCER_BUSY = 420
@@ -96,58 +90,61 @@ def failure(answer: Answer, *, write: bool = False) -> ConnectorError:
         write: The request was a write: an answer that leaves open whether it was taken is a lost one.
     """
     errors = problems(answer)
-    codes = {problem["code"] for problem in errors}
-    waiting = _throttled(answer, errors, codes) or _busy(answer, errors, codes, write=write)
-    return waiting or _refused(answer, errors, codes)
+    waiting = not_now(errors, retry_after_s(answer.headers), write=write) or _not_now(answer, errors, write=write)
+    return waiting or _refused(answer, errors)
 
 
-def _throttled(answer: Answer, errors: Sequence[OrgProblem], codes: set[str]) -> ConnectorError | None:
-    if is_daily_limit(errors):
-        return OrgThrottled("the org's API requests of 24 hours are used up", retry_after_s=DAILY_LIMIT_WAIT_S)
-    if _REQUEST_LIMIT in codes:
-        return OrgThrottled("too many long requests at the same time", retry_after_s=_CONCURRENT_WAIT_S)
-    if answer.status == 429:  # noqa: PLR2004 - Too Many Requests
-        return OrgThrottled("HTTP 429", retry_after_s=retry_after_s(answer.headers) or _THROTTLED_WAIT_S)
-    if codes & _USED_UP:
-        return OrgThrottled(", ".join(sorted(codes & _USED_UP)), retry_after_s=_PERSON_WAIT_S)
-    return None
+def not_now(errors: Sequence[OrgProblem], asked_s: float | None = None, *, write: bool) -> TransientError | None:
+    """The error that says when what these errors refused may be tried again; None where they are final.
+
+    `asked_s`: the wait that the answer's headers ask for.
+    """
+    named = ", ".join(sorted({p["code"] for p in errors}))
+    match reaction_to(errors):
+        case Reaction.WAIT if any(p["code"] in MAINTENANCE for p in errors):
+            return OrgUnavailable("the org is in maintenance", retry_after_s=asked_s or wait_s(errors))
+        case Reaction.WAIT:
+            text = "the org's API requests of 24 hours are used up" if is_daily_limit(errors) else named
+            return OrgThrottled(text, retry_after_s=wait_s(errors))
+        case Reaction.UNCERTAIN:
+            return (LinkDown if write else OrgUnavailable)(named, retry_after_s=asked_s)
+        case Reaction.RETRY if any(is_lock(p) for p in errors):
+            return RowLocked(LOCKED, retry_after_s=asked_s)
+        case Reaction.RETRY:
+            refused = any(p["code"] == EXPIRED_SESSION for p in errors)
+            return OrgUnavailable(named, retry_after_s=_REFUSED_TOKEN_WAIT_S if refused else asked_s)
+        case _:
+            return None
 
 
-def _busy(answer: Answer, errors: Sequence[OrgProblem], codes: set[str], *, write: bool) -> ConnectorError | None:
-    wait_s = retry_after_s(answer.headers)
-    if codes & _LOCKED or any(p["code"] in _WRAPPING and "UNABLE_TO_LOCK_ROW" in p["message"] for p in errors):
-        return RowLocked("UNABLE_TO_LOCK_ROW", retry_after_s=wait_s)
-    if codes & _MAINTENANCE:
-        return OrgUnavailable("the org is in maintenance", retry_after_s=wait_s or _MAINTENANCE_WAIT_S)
-    if EXPIRED_SESSION in codes:
-        return OrgUnavailable("a new session was refused at once", retry_after_s=_REFUSED_TOKEN_WAIT_S)
-    if codes & (_BUSY | _BYSTANDER) or answer.status == 503:  # noqa: PLR2004 - Service Unavailable
-        return OrgUnavailable(_named(answer.status, codes), retry_after_s=wait_s)
-    if codes & _UNCERTAIN or answer.status >= 500 or answer.status == _BALANCER_BUSY:  # noqa: PLR2004 - 5xx
+def _not_now(answer: Answer, errors: Sequence[OrgProblem], *, write: bool) -> TransientError | None:
+    """The same by the status alone."""
+    status, asked_s = answer.status, retry_after_s(answer.headers)
+    named = ", ".join((f"HTTP {status}", *sorted({p["code"] for p in errors})))
+    if status == 429:  # noqa: PLR2004 - Too Many Requests
+        return OrgThrottled(named, retry_after_s=asked_s or _THROTTLED_WAIT_S)
+    if status == 503:  # noqa: PLR2004 - Service Unavailable
+        return OrgUnavailable(named, retry_after_s=asked_s)
+    if status >= 500 or status == _BALANCER_BUSY:  # noqa: PLR2004 - 5xx
         # A gateway gives up before the org does: the write may have been committed behind its back.
-        kind = LinkDown if write else OrgUnavailable
-        return kind(_named(answer.status, codes), retry_after_s=wait_s)
+        return (LinkDown if write else OrgUnavailable)(named, retry_after_s=asked_s)
     return None
 
 
-def _refused(answer: Answer, errors: tuple[OrgProblem, ...], codes: set[str]) -> ConnectorError:
+def _refused(answer: Answer, errors: tuple[OrgProblem, ...]) -> ConnectorError:
     status = answer.status
     if status == 412:  # noqa: PLR2004 - Precondition Failed
-        return PreconditionFailed(status, errors or (_stated("PRECONDITION_FAILED", "the record was modified"),))
+        return PreconditionFailed(status, errors or (_stated(MODIFIED, "the record was modified"),))
     if status == 300:  # noqa: PLR2004 - Multiple Choices: the body is a list of addresses
         return OrgRefused(status, (_stated("DUPLICATE_EXTERNAL_ID", "several records have this external id"),))
-    if codes & _GONE or (status == 404 and errors):  # noqa: PLR2004 - Not Found
+    deleted = any(p["code"] == "ENTITY_IS_DELETED" for p in errors)
+    if deleted or (status == 404 and errors):  # noqa: PLR2004 - Not Found
         return RecordGone(status, errors)
     if errors:
         return OrgRefused(status, errors)
     if status in _FINAL_WITHOUT_BODY:
         return OrgRefused(status, (_stated(f"HTTP_{status}", "refused by the gateway"),))
     return LinkDown(f"HTTP {status} with a body that is not the org's")
-
-
-def is_daily_limit(errors: Sequence[OrgProblem]) -> bool:
-    """True if the quota of 24 hours is used up, rather than that of concurrent requests."""
-    return any(p["code"] == _REQUEST_LIMIT and "concurrent" not in p["message"].lower() for p in errors)
 
 
 def problems(answer: Answer) -> tuple[OrgProblem, ...]:
@@ -194,10 +191,6 @@ def _matches(item: Mapping[str, Any]) -> list[str]:
 
 def _stated(code: str, message: str) -> OrgProblem:
     return OrgProblem(code=code, message=message, fields=[])
-
-
-def _named(status: int, codes: set[str]) -> str:
-    return f"HTTP {status}" + (f": {', '.join(sorted(codes))}" if codes else "")
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -11,9 +11,10 @@ from typing import Any, Self
 import structlog
 
 from connector.errors import OrgThrottled, TransientError
+from connector.model.codes import DAILY_LIMIT_WAIT_S
 from connector.model.times import to_iso
 from connector.ports import Purpose, Replica, Unit
-from connector.salesforce.answers import DAILY_LIMIT_WAIT_S, api_usage
+from connector.salesforce.answers import api_usage
 from connector.settings import LimitSettings
 
 log = structlog.get_logger()

@@ -11,9 +11,10 @@ import aiohttp
 import structlog
 
 from connector.errors import ConnectorError, LinkDown, LoginRefused, OrgThrottled, TransientError
+from connector.model.codes import is_daily_limit
 from connector.model.ids import to_record_id
 from connector.salesforce import flows
-from connector.salesforce.answers import Answer, is_daily_limit, problems, server_ms
+from connector.salesforce.answers import Answer, problems, server_ms
 from connector.salesforce.login_answers import RATE_WAIT_S, Grant, SignatureRefused, Token, grant, instance_url, org_of
 from connector.salesforce.token_store import TokenStore
 from connector.salesforce.wire import parse

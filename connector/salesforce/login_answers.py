@@ -9,8 +9,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from connector.errors import ConnectorError, LinkDown, LoginRefused, OrgThrottled, OrgUnavailable
+from connector.model.codes import is_daily_limit
 from connector.model.ids import RecordId, to_record_id
-from connector.salesforce.answers import Answer, is_daily_limit, is_success, problems, retry_after_s
+from connector.salesforce.answers import Answer, is_success, problems, retry_after_s
 from connector.salesforce.wire import parse
 from connector.settings import is_loopback
 

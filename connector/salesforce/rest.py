@@ -6,18 +6,12 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode
 
 from connector.errors import LinkDown, OrgRefused, OrgThrottled
+from connector.model.codes import DAILY_LIMIT_WAIT_S, is_daily_limit
 from connector.model.command import OrgProblem
 from connector.model.ids import RecordId, to_record_id
 from connector.ports import BulkJob, BulkPage, OrgRefusal, Purpose, QueryPage, RecordWrite, WriteOutcome
 from connector.salesforce import bulk
-from connector.salesforce.answers import (
-    DAILY_LIMIT_WAIT_S,
-    Answer,
-    content,
-    is_daily_limit,
-    problems_of,
-    server_ms,
-)
+from connector.salesforce.answers import Answer, content, problems_of, server_ms
 from connector.salesforce.budget import ApiBudget
 from connector.salesforce.login import Session
 from connector.salesforce.transport import Request, Transport

@@ -19,8 +19,9 @@ from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError
 
 from connector.errors import ConnectorError, LinkDown, OrgUnavailable
+from connector.model.codes import EXPIRED_SESSION, is_daily_limit
 from connector.ports import Purpose
-from connector.salesforce.answers import EXPIRED_SESSION, Answer, is_daily_limit, is_success, problems
+from connector.salesforce.answers import Answer, is_success, problems
 from connector.salesforce.budget import ApiBudget
 from connector.salesforce.login import Session
 from connector.salesforce.login_answers import Token

@@ -15,12 +15,12 @@ from connector.errors import (
     RecordGone,
     RowLocked,
 )
+from connector.model.codes import is_daily_limit
 from connector.salesforce.answers import (
     Answer,
     api_usage,
     content,
     failure,
-    is_daily_limit,
     problems,
     retry_after_s,
     server_ms,
