@@ -71,6 +71,10 @@ class UndecodableEvent(PoisonError):
     """A change event that does not have the documented shape."""
 
 
+class QueryTooSlow(PoisonError):
+    """A query of the replica that was ended at its time limit: ask for less."""
+
+
 class OrgRefused(PoisonError):
     """The org refused one request for good.
 

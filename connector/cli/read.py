@@ -13,11 +13,11 @@ from rich.table import Table
 from connector.cli.outcome import FAILED, WRONG_USAGE
 from connector.cli.project import open_settings
 from connector.model.ids import to_record_id
+from connector.model.objects import ObjectColumns
+from connector.model.query import AllOf, Filter, FilterOperator, Value
 from connector.model.record import StoredRecord
 from connector.model.times import to_iso
-from connector.store.filters import Filter, FilterOperator, Value
 from connector.store.reader import ReadOnlyReplica
-from connector.store.tables import ObjectColumns
 
 WIDEST_CELL = 40
 COLUMNS_ON_A_TERMINAL = 8
@@ -81,9 +81,9 @@ def search_records(
     """
     with _replica(settings_path) as replica:
         columns = _columns(replica, object_name)
-        filters = [_filter(columns, term) for term in terms if _names_field(columns, term)]
+        where = AllOf(tuple(_filter(columns, term) for term in terms if _names_field(columns, term)))
         text = " ".join(term for term in terms if not _names_field(columns, term)) or None
-        page = replica.search(columns.name, text, where=filters, limit=limit, after=after)
+        page = replica.search(columns.name, text, where=where, limit=limit, after=after)
     _print(columns, page.records, page.next, as_json=as_json)
 
 

@@ -17,7 +17,8 @@ from connector.mesh.topics import Topics
 from connector.mesh.visitor import Visitor
 from connector.model.times import to_iso
 from connector.settings import Settings
-from connector.store.reader import ReadOnlyReplica, ReplicaFigures
+from connector.store.figures import ReplicaFigures
+from connector.store.reader import ReadOnlyReplica
 
 RETAINED_WAIT_S = 2.0
 _DAY_MS = 24 * 3600 * 1000

@@ -128,6 +128,20 @@ class ObjectSpec:
         return tuple(dict.fromkeys([*system, *(f.name for f in self.fields)]))
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectColumns:
+    """An object as its table has it.
+
+    Attributes:
+        fields: API name -> kind of every column but `Id` and our own, in order.
+    """
+
+    name: str
+    table: str
+    key_prefix: str
+    fields: Mapping[str, Kind]
+
+
 def field_spec(raw: Mapping[str, Any]) -> FieldSpec:
     """A field from one entry of a describe result's `fields`.
 

@@ -43,7 +43,7 @@ def chosen(columns: ObjectColumns, fields: Sequence[str] | None) -> tuple[str, .
     if fields is None:
         return tuple(columns.fields)
     names = tuple(name for name in dict.fromkeys(fields) if name != "Id")
-    collected(*(lambda name=name: kind_of(columns, name) for name in names))  # type: ignore[misc]  # bound at once
+    collected(*(lambda name=name: kind_of(columns, name) for name in names))
     return names
 
 

@@ -1,18 +1,24 @@
 """Reading beside the writer."""
 
+import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
-from connector.errors import StoreUnusable
+from connector.errors import QueryTooSlow, StoreUnusable
+from connector.model.command import CommandStatus
 from connector.model.message import Message
-from connector.store import Filter, FilterOperator, ObjectFigures, Page, ReadOnlyReplica, Session
-from tests.store_nouns import NOW_MS, WIDGET, change, command, record, record_id
+from connector.model.query import AllOf, Filter, FilterOperator, Page
+from connector.ports import Snapshot
+from connector.store import ObjectFigures, ReadOnlyReplica, Session
+from connector.store.readers import Readers
+from tests.store_nouns import DAY_MS, NOW_MS, WIDGET, change, command, record, record_id
 
 NAMES = ["Ärger", "bolt", "Bolt", None, "crank"]
 
@@ -40,7 +46,7 @@ def numbers(page: Page) -> list[Any]:
 
 
 def found(reader: ReadOnlyReplica, *where: Filter) -> list[Any]:
-    return numbers(reader.search("Widget__c", where=where, limit=10))
+    return numbers(reader.search("Widget__c", where=AllOf(where), limit=10))
 
 
 def test_a_record_is_got_in_wire_form(reader: ReadOnlyReplica) -> None:
@@ -82,7 +88,7 @@ def test_filters_hold_together(reader: ReadOnlyReplica) -> None:
     assert found(reader, Filter("Due__c", FilterOperator.LT, "2026-01-02")) == [0]
     both = (Filter("Size__c", FilterOperator.LTE, 2), Filter("Active__c", FilterOperator.EQ, value=True))
     assert found(reader, *both) == [0, 2]
-    assert (reader.count("Widget__c", both), reader.count("Widget__c")) == (2, 5)
+    assert (reader.count("Widget__c", AllOf(both)), reader.count("Widget__c")) == (2, 5)
 
 
 @pytest.mark.parametrize(
@@ -164,3 +170,95 @@ def test_another_process_reads_while_the_daemon_runs(session: Session, tmp_path:
             timeout=30,
         )
         assert done.stdout.strip() == answer
+
+
+def test_a_record_that_does_not_fit_begins_the_next_page(reader: ReadOnlyReplica) -> None:
+    """A page is bounded by more than a number: whoever asks says where it is full."""
+    page = reader.search("Widget__c", limit=10, fits=lambda r: r.values["Size__c"] < 2)
+    assert numbers(page) == [0, 1]
+    assert numbers(reader.list("Widget__c", limit=10, after=page.next)) == [2, 3, 4]
+    assert reader.search("Widget__c", limit=10, fits=lambda _record: False) == Page([], None)
+
+
+def test_changes_behind_a_version(session: Session, reader: ReadOnlyReplica) -> None:
+    """In order, of one object or of all; never with a hole, and never for a version of another replica."""
+    assert reader.changes(0, 10) == []
+    session.run(lambda unit: unit.append([change(1), change(2, object="Other__c"), change(3)]))
+
+    def versions(since: int, name: str | None = None, limit: int = 10) -> list[int] | None:
+        found = reader.changes(since, limit, name)
+        return None if found is None else [c.version for c in found]
+
+    assert (versions(0), versions(1, limit=1), versions(3)) == ([1, 2, 3], [2], [])
+    assert (versions(0, "Widget__c"), versions(0, "Nope")) == ([1, 3], [])
+    assert versions(4) is None
+    session.run(lambda unit: unit.mark_published(2, NOW_MS))
+    session.run(lambda unit: unit.trim(NOW_MS + 100 * DAY_MS, DAY_MS, DAY_MS, 100))
+    assert (versions(1), versions(2)) == (None, [3])
+    session.run(lambda unit: unit.mark_published(3, NOW_MS))
+    session.run(lambda unit: unit.trim(NOW_MS + 100 * DAY_MS, DAY_MS, DAY_MS, 100))
+    assert (versions(2), versions(3)) == (None, [])
+
+
+def test_commands_that_are_under_way_on_records(session: Session, reader: ReadOnlyReplica) -> None:
+    """Unfinished ones and those whose change has not come back; of the named records alone."""
+    waiting = command("waiting")
+    done = command("done", status=CommandStatus.SUCCEEDED, completed_ms=NOW_MS)
+    failed = command("failed", status=CommandStatus.FAILED, completed_ms=NOW_MS)
+    other = command("other", record_id=record_id(2))
+    for one in (waiting, done, failed, other):
+        session.run(lambda unit, one=one: unit.add_command(one))  # type: ignore[misc]  # bound at once
+
+    def ids(*numbers: int, since_ms: int = NOW_MS) -> list[str]:
+        return [c.command_id for c in reader.pending("Widget__c", [record_id(n) for n in numbers], since_ms)]
+
+    assert (ids(1), ids(1, 2), ids(3), ids()) == (["waiting", "done"], ["waiting", "done", "other"], [], [])
+    assert ids(1, since_ms=NOW_MS + 1) == ["waiting"]
+    session.run(lambda unit: unit.echo_seen("done", 7))
+    assert ids(1) == ["waiting"]
+
+
+def test_a_query_is_interrupted_at_its_limit(session: Session, reader: ReadOnlyReplica) -> None:
+    """And the next one is not."""
+    session.run(lambda unit: unit.put(WIDGET, [record(n, Name=f"name {n}") for n in range(100, 3000)]))
+    slow = Filter("Name", FilterOperator.LIKE, "%x%y%")
+    began_s = time.monotonic()
+    with pytest.raises(QueryTooSlow, match="time limit"), reader.limited(0), reader.snapshot():
+        reader.count("Widget__c", AllOf((slow,) * 90))
+    assert time.monotonic() - began_s < 5
+    with reader.limited(30):
+        assert reader.count("Widget__c") == 2905
+
+
+async def test_several_readers_answer_at_once(session: Session, tmp_path: Path) -> None:
+    """One that takes its time holds up no other; each sees one moment, and none can write."""
+    async with Readers(tmp_path / "replica.db", 2) as readers:
+        gate, entered = Event(), Event()
+
+        def slow(snapshot: Snapshot) -> tuple[int, int]:
+            before = snapshot.count("Widget__c")
+            entered.set()
+            assert gate.wait(20)
+            return before, snapshot.count("Widget__c")
+
+        waiting = asyncio.create_task(readers.read(slow, timeout_s=30))
+        await asyncio.to_thread(entered.wait, 20)
+        session.run(lambda unit: unit.put(WIDGET, [record(7)]))
+        assert await readers.read(lambda snapshot: snapshot.count("Widget__c"), timeout_s=30) == 6
+        gate.set()
+        assert await waiting == (5, 5)
+        with pytest.raises(ValueError, match="Nope"):
+            await readers.read(lambda snapshot: snapshot.count("Nope"), timeout_s=30)
+        with pytest.raises(StoreUnusable, match="read-only"):
+            await readers.read(lambda s: s._open.execute("DELETE FROM change"), timeout_s=30)  # type: ignore[attr-defined]  # a reader's own
+        assert await readers.read(lambda snapshot: snapshot.version(), timeout_s=30) == 0
+    with pytest.raises(StoreUnusable, match="closed"):
+        await readers.read(lambda snapshot: snapshot.version(), timeout_s=30)
+
+
+async def test_readers_of_what_is_not_there(tmp_path: Path) -> None:
+    """The file is not made by reading."""
+    with pytest.raises(StoreUnusable):
+        async with Readers(tmp_path / "nothing.db", 2):
+            pass
+    assert not (tmp_path / "nothing.db").exists()

@@ -81,10 +81,7 @@ ORDER BY seq;
 SELECT max(written_at) FROM command WHERE record_id = :id AND object = :object AND status = 'succeeded';
 
 -- name: pending_on
-SELECT seq, command_id, object, operation, record_id, external_id, fields, base, on_conflict, sender, reply_to,
-    correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict,
-    accepted_at, expires_at, sent_at, retry_at, completed_at
-FROM command
+SELECT * FROM command
 WHERE record_id IN (SELECT value FROM json_each(:ids)) AND object = :object AND (
     status IN ('accepted', 'sending')
     OR (status = 'succeeded' AND change_version IS NULL AND completed_at >= :since)
