@@ -242,7 +242,6 @@ async def test_an_unknown_field_has_the_object_described_again(tmp_path: Path, o
     """The event is applied, nothing is quarantined, and a field that is not there is asked for once."""
     async with opened(tmp_path / "r.db", org, wanted={"Contact": "all"}) as way:
         await loaded(way)
-        way.inbound.catalog._refreshed_s.clear()
         nickname = {**org.describes["Contact"]["fields"][3], "name": "Nickname__c", "type": "string"}
         org.describes["Contact"] = {
             **org.describes["Contact"],
