@@ -12,25 +12,22 @@ from typing import Any, Protocol
 
 import orjson
 import structlog
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from connector.errors import PoisonError, TransientError
 from connector.model.message import Delivery, Message
+from connector.serve.request import Asker, Refused, ReplyRules, Request, asker_of, invalid, parsed
 
 log = structlog.get_logger()
 
 MAX_WAITING = 16
 
 
-class ReplyTopics(Protocol):
+class ReplyTopics(ReplyRules, Protocol):
     """Where replies go."""
 
     def reply(self, verb: str) -> str:
         """For a message that named no reply address."""
-        ...
-
-    def reply_problem(self, address: str) -> str | None:
-        """Why a reply address must not be used, or None."""
         ...
 
 
@@ -57,50 +54,23 @@ class Actions:
     schema: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
 
 
-class _Request(BaseModel):
-    """What every control message may hold."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    reply_to: str | None = None
-    correlation: str | None = Field(None, max_length=1024)
-
-
-class _ObjectsRequest(_Request):
+class _ObjectsRequest(Request):
     objects: list[str] | None = Field(None, min_length=1, max_length=1000)
 
 
-class _CommandRequest(_Request):
+class _CommandRequest(Request):
     command_id: str = Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")
 
 
-_REQUESTS: Mapping[str, type[_Request]] = {
+_REQUESTS: Mapping[str, type[Request]] = {
     "sync": _ObjectsRequest,
     "verify": _ObjectsRequest,
-    "pause": _Request,
-    "resume": _Request,
-    "status": _Request,
+    "pause": Request,
+    "resume": Request,
+    "status": Request,
     "command": _CommandRequest,
-    "schema": _Request,
+    "schema": Request,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Asker:
-    """Where a reply goes and what it carries."""
-
-    verb: str
-    topic: str
-    correlation: str | None = None
-    correlation_data: bytes | None = None
-
-
-class _Refused(Exception):
-    """The request cannot be served; the reply says so."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +79,7 @@ class _Job:
 
     verb: str
     work: Callable[[], Awaitable[Mapping[str, Any]]]
-    asker: _Asker | None
+    asker: Asker | None
 
 
 class Control:
@@ -137,11 +107,11 @@ class Control:
             PoisonError: The reply address must not be used: report the message as rejected.
             StoreBusy, StoreFull, StoreUnusable: The reply is not on disk.
         """
-        fields, problem = _parsed(delivery.payload, self._max_payload_bytes)
-        asker = self._asker(verb, delivery, fields)
+        fields, problem = parsed(delivery.payload, self._max_payload_bytes)
+        asker = asker_of(verb, delivery, fields, self._topics, self._topics.reply(verb))
         try:
             await self._serve(asker, _validated(verb, fields, problem))
-        except _Refused as refused:
+        except Refused as refused:
             log.info("control.refused", verb=verb[:40], code=refused.code)
             await self._reply_error(asker, refused.code, str(refused))
 
@@ -166,17 +136,17 @@ class Control:
                 if job.asker is not None:
                     await self._reply(job.asker, "done", data)
 
-    async def _serve(self, asker: _Asker, request: _Request) -> None:
+    async def _serve(self, asker: Asker, request: Request) -> None:
         if asker.verb in ("sync", "verify"):
             await self._serve_long(asker, request)
             return
         try:
             data = await self._act(asker.verb, request)
         except PoisonError as error:
-            raise _Refused("failed", str(error)) from error
+            raise Refused("failed", str(error)) from error
         await self._reply(asker, "done", data)
 
-    async def _act(self, verb: str, request: _Request) -> Mapping[str, Any]:
+    async def _act(self, verb: str, request: Request) -> Mapping[str, Any]:
         match verb:
             case "pause":
                 await self._actions.pause()
@@ -187,82 +157,52 @@ class Control:
             case "command" if isinstance(request, _CommandRequest):
                 result = await self._actions.command(request.command_id)
                 if result is None:
-                    raise _Refused("unknown_command", f"no command {request.command_id} is stored")
+                    raise Refused("unknown_command", f"no command {request.command_id} is stored")
                 return result
             case _ if self._actions.schema is not None:
                 return await self._actions.schema()
             case _:
-                raise _Refused("not_available", f"{verb} is not available in this version")
+                raise Refused("not_available", f"{verb} is not available in this version")
         return {}
 
-    async def _serve_long(self, asker: _Asker, request: _Request) -> None:
+    async def _serve_long(self, asker: Asker, request: Request) -> None:
         action = self._actions.sync if asker.verb == "sync" else self._actions.verify
         if action is None:
-            raise _Refused("not_available", f"{asker.verb} is not available in this version")
+            raise Refused("not_available", f"{asker.verb} is not available in this version")
         objects = request.objects if isinstance(request, _ObjectsRequest) else None
         unknown = sorted(set(objects or ()) - set(self._actions.objects()))
         if unknown:
-            raise _Refused("unknown_object", f"not synced: {', '.join(name[:80] for name in unknown[:20])}")
+            raise Refused("unknown_object", f"not synced: {', '.join(name[:80] for name in unknown[:20])}")
         if self._jobs.full():
-            raise _Refused("busy", f"{MAX_WAITING} requests are waiting already")
+            raise Refused("busy", f"{MAX_WAITING} requests are waiting already")
         # Answered first: if the answer cannot be stored the message comes again, and must not start the work twice.
         await self._reply(asker, "started", {})
         await self._jobs.put(_Job(asker.verb, partial(action, objects), asker))
 
-    def _asker(self, verb: str, delivery: Delivery, fields: Mapping[str, Any]) -> _Asker:
-        named, told = fields.get("reply_to"), fields.get("correlation")
-        address = delivery.response_topic or (named if isinstance(named, str) else None)
-        if address is not None:
-            problem = self._topics.reply_problem(address)
-            if problem is not None:
-                raise PoisonError(problem)
-        correlation = told if isinstance(told, str) else None
-        if delivery.correlation is not None:
-            correlation = delivery.correlation.decode("utf-8", "replace")
-        return _Asker(verb, address or self._topics.reply(verb), correlation, delivery.correlation)
-
-    async def _reply(self, asker: _Asker, state: str, data: Mapping[str, Any]) -> None:
+    async def _reply(self, asker: Asker, state: str, data: Mapping[str, Any]) -> None:
         await self._answer(
             asker, {"ok": True, "verb": asker.verb, "state": state, "data": data, "correlation": asker.correlation}
         )
 
-    async def _reply_error(self, asker: _Asker, code: str, message: str) -> None:
+    async def _reply_error(self, asker: Asker, code: str, message: str) -> None:
         error = {"code": code, "message": message}
         await self._answer(asker, {"ok": False, "verb": asker.verb, "error": error, "correlation": asker.correlation})
 
-    async def _answer(self, asker: _Asker, document: Mapping[str, Any]) -> None:
+    async def _answer(self, asker: Asker, document: Mapping[str, Any]) -> None:
         payload = orjson.dumps(document)
         await self._send(Message(topic=asker.topic, payload=payload, correlation=asker.correlation_data))
 
 
-def _parsed(payload: bytes, max_bytes: int) -> tuple[Mapping[str, Any], str | None]:
-    """The members of a payload (none if it is empty), or what is wrong with it."""
-    if not payload:
-        return {}, None
-    if len(payload) > max_bytes:
-        return {}, f"the payload has more than {max_bytes} bytes"
-    try:
-        document = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return {}, "the payload is not JSON"
-    if not isinstance(document, dict):
-        return {}, "the payload is not a JSON object"
-    return document, None
-
-
-def _validated(verb: str, fields: Mapping[str, Any], problem: str | None) -> _Request:
+def _validated(verb: str, fields: Mapping[str, Any], problem: str | None) -> Request:
     model = _REQUESTS.get(verb)
     if model is None:
-        raise _Refused("unknown_verb", f"no such verb; there are {', '.join(_REQUESTS)}")
+        raise Refused("unknown_verb", f"no such verb; there are {', '.join(_REQUESTS)}")
     if problem is not None:
-        raise _Refused("invalid_request", problem)
+        raise Refused("invalid_request", problem)
     try:
         return model.model_validate(fields)
     except ValidationError as error:
-        problems = (
-            f"{'.'.join(map(str, item['loc']))[:100]}: {item['msg']}" for item in error.errors(include_url=False)[:20]
-        )
-        raise _Refused("invalid_request", "; ".join(problems)) from None
+        raise invalid(error) from None
 
 
 def _code(error: Exception) -> str:
