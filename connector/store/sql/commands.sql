@@ -71,10 +71,11 @@ WHERE record_id = :id AND object = :object AND status = 'succeeded' AND seq >= :
 ORDER BY seq;
 
 -- name: unseen
--- The org's stamps are whole seconds: a row of the write's second, or of a later one, includes it.
+-- The org's stamps are whole seconds: a row of a later second than the write's includes it; one of the same second may
+-- stem from the write before it, so what was written goes on top.
 SELECT * FROM command
 WHERE record_id = :id AND object = :object AND status = 'succeeded' AND change_version IS NULL
-    AND completed_at >= :since AND substr(written_at, 1, 19) > substr(:modified, 1, 19)
+    AND completed_at >= :since AND substr(written_at, 1, 19) >= substr(:modified, 1, 19)
 ORDER BY seq;
 
 -- name: last_written
