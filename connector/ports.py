@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
+from connector.errors import TransientError
 from connector.model.change import Change, Origin, ReceivedEvent, ReplayId, Subscribed
 from connector.model.command import Command, CommandStatus, OrgProblem
 from connector.model.ids import RecordId
@@ -103,7 +104,8 @@ class RecordWrite:
     Attributes:
         record_id: For update and delete.
         external_id: (field, value) for upsert.
-        if_unmodified_since_ms: Refuse the write if the record was modified later; whole seconds count.
+        if_unmodified_since_ms: Of an update: refuse it if the record was modified later; whole seconds count.
+        only_if: SOQL condition under which an update or delete may be made; for `write_many`, which knows no other.
     """
 
     object: str
@@ -112,6 +114,7 @@ class RecordWrite:
     record_id: RecordId | None = None
     external_id: tuple[str, str] | None = None
     if_unmodified_since_ms: int | None = None
+    only_if: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +126,14 @@ class WriteOutcome:
         errors: Empty if the org took the write.
         created: For an upsert: True if the record is new.
         status: HTTP status that stands for the outcome (412: the condition was not met).
+        server_ms: The org's clock when it answered, milliseconds since the Unix epoch, UTC; None if not told.
     """
 
     id: RecordId | None
     errors: tuple[OrgProblem, ...] = ()
     created: bool | None = None
     status: int = 200
+    server_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +201,19 @@ class OrgClient(Protocol):
             LinkDown: The answer was lost: the org may or may not have taken the write.
             OrgUnavailable, OrgThrottled, RowLocked: The org did not take it; the same write may succeed later.
         """
+        ...
+
+    async def write_many(self, writes: Sequence[RecordWrite]) -> Sequence[WriteOutcome | TransientError]:
+        """Write records with as few calls as they fit into; what became of each, in order.
+
+        No two writes may be of the same record. Each is taken or refused by itself, but where one of several guarded
+        ones (`only_if`) does not meet its condition, those beside it are not made either (`PROCESSING_HALTED`). A
+        failed call is the outcome of its own writes alone, with the meaning it has for `write`.
+        """
+        ...
+
+    async def user_id(self) -> RecordId | None:
+        """The user as whom we write; None where the login does not tell."""
         ...
 
     async def limits(self, purpose: Purpose) -> Mapping[str, Any]:

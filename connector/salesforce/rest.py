@@ -1,11 +1,10 @@
 """`OrgClient` over REST and Bulk 2.0: what to ask, and what the answers hold."""
 
 from collections.abc import Mapping, Sequence
-from email.utils import formatdate
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
-from connector.errors import LinkDown, OrgRefused, OrgThrottled
+from connector.errors import LinkDown, OrgRefused, OrgThrottled, TransientError
 from connector.model.codes import DAILY_LIMIT_WAIT_S, is_daily_limit
 from connector.model.command import OrgProblem
 from connector.model.ids import RecordId, to_record_id
@@ -15,6 +14,7 @@ from connector.salesforce.answers import Answer, content, problems_of, server_ms
 from connector.salesforce.budget import ApiBudget
 from connector.salesforce.login import Session
 from connector.salesforce.transport import Request, Transport
+from connector.salesforce.writing import Writing
 
 CLIENT_NAME = "salesforce-sync"
 MOST_IDS = 2000
@@ -51,6 +51,7 @@ class RestClient:
         self._transport = Transport(session, budget, api_version=api_version, timeout_s=timeout_s)
         self._data = f"/services/data/v{api_version}/"
         self._call_options = {"Sforce-Call-Options": f"client={client_name}"}
+        self._writing = Writing(self._transport, self._data, self._call_options)
         self._query_options = {**self._call_options, "Sforce-Query-Options": f"batchSize={_ROWS_PER_PAGE}"}
 
     async def __aenter__(self) -> Self:
@@ -187,66 +188,16 @@ class RestClient:
     # Writes
 
     async def write(self, write: RecordWrite) -> WriteOutcome:
-        """See `OrgClient`. A conditional delete is a conditional read first: the org has no other, and it costs a call.
+        """See `OrgClient`."""
+        return await self._writing.write(write)
 
-        Raises:
-            LinkDown: The answer was lost, or a gateway gave up: the org may or may not have taken the write.
-            OrgUnavailable, OrgThrottled, RowLocked: The org did not take it; the same write may succeed later.
-        """
-        try:
-            if write.operation == "delete" and write.if_unmodified_since_ms is not None:
-                content(await self._transport.send(self._guard(write)))
-            answer = await self._transport.send(self._request(write))
-            return _outcome(write, answer)
-        except OrgRefused as error:
-            return WriteOutcome(id=write.record_id, errors=error.errors, status=error.status)
+    async def write_many(self, writes: Sequence[RecordWrite]) -> Sequence[WriteOutcome | TransientError]:
+        """See `OrgClient`."""
+        return await self._writing.write_many(writes)
 
-    def _request(self, write: RecordWrite) -> Request:
-        method, path = _target(write)
-        headers = dict(self._call_options)
-        if write.if_unmodified_since_ms is not None and write.operation != "delete":
-            headers["If-Unmodified-Since"] = _http_date(write.if_unmodified_since_ms)
-        if write.operation == "update":
-            # By default the org's assignment rules would give the record a new owner with every update.
-            headers["Sforce-Auto-Assign"] = "FALSE"
-        body = None if write.operation == "delete" else dict(write.fields)
-        return Request(method=method, path=path, purpose=Purpose.COMMAND, headers=headers, json=body)
-
-    def _guard(self, write: RecordWrite) -> Request:
-        headers = {**self._call_options, "If-Unmodified-Since": _http_date(write.if_unmodified_since_ms or 0)}
-        path = _target(write)[1]
-        return Request(method="GET", path=path, purpose=Purpose.COMMAND, params={"fields": "Id"}, headers=headers)
-
-
-def _target(write: RecordWrite) -> tuple[str, str]:
-    """Method and path of a write."""
-    base = f"sobjects/{quote(write.object, safe='')}"
-    if write.operation == "create":
-        return "POST", base
-    if write.operation == "upsert":
-        if write.external_id is None:
-            raise ValueError("an upsert needs an external id")
-        name, value = write.external_id
-        return "PATCH", f"{base}/{quote(name, safe='')}/{quote(value, safe='')}"
-    if write.record_id is None:
-        raise ValueError("an update or delete needs a record id")
-    return ("PATCH" if write.operation == "update" else "DELETE"), f"{base}/{quote(write.record_id, safe='')}"
-
-
-def _outcome(write: RecordWrite, answer: Answer) -> WriteOutcome:
-    """What a successful answer says; an upsert tells the record's id and whether it is new."""
-    value = content(answer, write=True)
-    if write.operation in ("update", "delete"):
-        return WriteOutcome(id=write.record_id, status=answer.status)
-    if value is None and write.operation == "upsert":
-        return WriteOutcome(id=None, created=False, status=answer.status)
-    try:
-        if value["success"] is not True:
-            raise OrgRefused(answer.status, problems_of(value["errors"]) or (_UNNAMED,))
-        created = bool(value.get("created", True)) if write.operation == "upsert" else None
-        return WriteOutcome(id=to_record_id(value["id"]), created=created, status=answer.status)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LinkDown("the answer to a write does not tell the record's id") from error
+    async def user_id(self) -> RecordId | None:
+        """See `OrgClient`."""
+        return (await self._transport.token()).user_id
 
 
 def _part(part: Mapping[str, Any], answer: Answer) -> QueryPage | OrgRefusal:
@@ -285,7 +236,3 @@ def _mapping(value: Any, *members: str) -> Mapping[str, Any]:
 
 def _job(job_id: str) -> str:
     return f"jobs/query/{quote(job_id, safe='')}"
-
-
-def _http_date(ms: int) -> str:
-    return formatdate(ms // 1000, usegmt=True)

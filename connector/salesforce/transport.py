@@ -87,6 +87,10 @@ class Transport:
             opened.close()
         self._opened.clear()
 
+    async def token(self) -> Token:
+        """The token that calls are made with."""
+        return await self._session.token()
+
     async def send(self, request: Request) -> Answer:
         """The org's answer, whatever its status; a dead token is renewed and the call repeated once, as it was.
 
