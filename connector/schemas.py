@@ -18,6 +18,8 @@ from connector.model.documents import (
     ChangeEventDocument,
     HealthDocument,
     HoleDocument,
+    QueryRefusalDocument,
+    QueryReplyDocument,
     RefusalDocument,
     RejectedDocument,
     ReplyDocument,
@@ -26,6 +28,7 @@ from connector.model.documents import (
     StatusDocument,
 )
 from connector.outbound.payload import CommandPayload
+from connector.serve.query.payload import QueryPayload
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 URN = "urn:blackroad:salesforce"
@@ -37,6 +40,8 @@ DOCUMENTS: Mapping[str, tuple[str, Any]] = {
     "change": ("`data` of a change event", ChangeDocument),
     "command": ("on {root}/command/{Object}/{operation}", CommandPayload),
     "result": ("on {root}/result/{command_id} and the command's reply address", ResultDocument),
+    "query": ("on {root}/query/{Object}/{verb}: get, list, search, count, changes", QueryPayload),
+    "query_reply": ("on the query's reply address", QueryReplyDocument | QueryRefusalDocument),
     "reply": ("on the reply address, else on {root}/reply/{verb}", ReplyDocument | RefusalDocument),
     "status": ("on {root}/status, retained", StatusDocument),
     "health": ("on {root}/health, retained; also `data` of the reply to `status`", HealthDocument),

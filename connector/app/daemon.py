@@ -10,15 +10,15 @@ import structlog
 
 from connector.app.actions import control_actions
 from connector.app.org import Org, change_source, opened_org, wall_clock_ms
-from connector.app.reports import Observer, round_messages
-from connector.app.rules import inbound_rules, intake_rules, milliseconds, writer_rules
+from connector.app.reports import Observer, freshness_of, round_messages
+from connector.app.rules import inbound_rules, intake_rules, milliseconds, query_rules, writer_rules
 from connector.app.supervise import Jobs, Stop, run_jobs
 from connector.inbound.apply import Applied
 from connector.inbound.engine import Inbound, Outlets
 from connector.inbound.rounds import Round
 from connector.inbound.values import from_row
 from connector.mesh.connection import MeshConnection
-from connector.mesh.envelope import Envelope, health_message
+from connector.mesh.envelope import Envelope, change_data, health_message
 from connector.mesh.router import Router
 from connector.mesh.signals import Signals, asks_for_sync
 from connector.mesh.topics import Incoming, Topics
@@ -29,10 +29,12 @@ from connector.outbound.writer import CommandWriter
 from connector.serve.control import Control
 from connector.serve.health import Health, LagWindow, Troubles
 from connector.serve.outbox import Outbox
+from connector.serve.query.queries import WORKERS, Queries
 from connector.serve.relay import Relay
 from connector.serve.retained import RetainedMessages
 from connector.settings import Settings
 from connector.store.database import Database
+from connector.store.readers import Readers
 
 log = structlog.get_logger()
 
@@ -149,7 +151,12 @@ class Daemon:
         self._router = Router(
             self._mesh,
             self._topics,
-            {"command": self._on_command, "control": self._on_control, "signal": self._on_signal},
+            {
+                "command": self._on_command,
+                "query": self._on_query,
+                "control": self._on_control,
+                "signal": self._on_signal,
+            },
             store=self._outbox.send,
             rng=self._rng,
         )
@@ -189,6 +196,16 @@ class Daemon:
             now_ms=wall_clock_ms,
             interval_s=self._settings.health.interval.total_seconds(),
         )
+        self._readers = Readers(self._settings.storage.path, WORKERS)
+        self._queries = Queries(
+            reader=self._readers,
+            publisher=self._mesh,
+            addresses=self._topics,
+            change_data=change_data,
+            freshness=partial(freshness_of, self._inbound),
+            rules=query_rules(self._settings),
+            now_ms=wall_clock_ms,
+        )
         self._control = Control(
             self._topics,
             control_actions(
@@ -210,7 +227,7 @@ class Daemon:
             ConnectorError: What is not to be waited out.
         """
         await self._inbound.start()
-        async with self._mesh:
+        async with self._readers, self._mesh:
             self._mesh.on_connected.append(self._connected)
             self._mesh.on_disconnected.append(self._troubles.changed.set)
             log.info("app.started", objects=list(self._settings.synced()), node=self._settings.node.name)
@@ -220,7 +237,12 @@ class Daemon:
 
     def _jobs(self) -> Jobs:
         return Jobs(
-            intake={**self._inbound.jobs(), "mesh.router": self._router.run, "serve.control": self._control.run},
+            intake={
+                **self._inbound.jobs(),
+                "mesh.router": self._router.run,
+                "serve.control": self._control.run,
+                "serve.query": self._queries.run,
+            },
             outflow={"serve.relay": self._relay.run, "outbound.writer": self._writer.run},
             drain=self._drain,
             watch={
@@ -263,6 +285,9 @@ class Daemon:
 
     async def _on_command(self, incoming: Incoming, delivery: Delivery) -> None:
         await self._intake.handle(incoming.subject, incoming.verb, delivery)
+
+    async def _on_query(self, incoming: Incoming, delivery: Delivery) -> None:
+        await self._queries.handle(incoming.subject, incoming.verb, delivery)
 
     async def _on_control(self, incoming: Incoming, delivery: Delivery) -> None:
         await self._control.handle(incoming.verb, delivery)

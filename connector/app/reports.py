@@ -11,6 +11,7 @@ from connector.model.objects import ObjectSpec
 from connector.ports import Unit
 from connector.salesforce.cometd import CometdSource
 from connector.serve.health import ObjectNow, Observations, StreamNow, Troubles
+from connector.serve.query.answer import ALL_OBJECTS, Freshness
 from connector.store.database import Database
 
 # The rounds whose good end is a signal, by the word of the signal's `kind`.
@@ -113,6 +114,16 @@ class Observer:
             last_frame_ms=self._source.status.last_frame_ms if self._source else None,
             last_event_ms=state.last_event_ms,
         )
+
+
+def freshness_of(inbound: Inbound, object_name: str) -> Freshness:
+    """How far an object can be trusted now; several objects as far as the one that was verified longest ago."""
+    verified = inbound.repairer.verified_ms
+    names = [*inbound.catalog.specs] if object_name == ALL_OBJECTS else [object_name]
+    known = [verified[name] for name in names if name in verified]
+    return Freshness(
+        stream=inbound.stream_state.status, verified_ms=min(known) if known and len(known) == len(names) else None
+    )
 
 
 def _figures(unit: Unit, specs: Sequence[ObjectSpec]) -> tuple[dict[str, int], Mapping[str, int], int, list[str]]:

@@ -11,6 +11,7 @@ from connector.model.command import ConflictPolicy
 from connector.outbound.intake import IntakeRules
 from connector.outbound.validate import WriteRules
 from connector.outbound.writer import WriterRules
+from connector.serve.query.queries import QueryRules
 from connector.settings import Settings
 
 
@@ -51,6 +52,15 @@ def intake_rules(settings: Settings) -> IntakeRules:
             for name, o in settings.synced().items()
         },
         on_conflict=ConflictPolicy(settings.commands.on_conflict),
+        max_payload_bytes=int(settings.mqtt.max_payload),
+    )
+
+
+def query_rules(settings: Settings) -> QueryRules:
+    """Replica to asker."""
+    return QueryRules(
+        max_page=settings.query.max_page,
+        timeout_s=settings.query.timeout.total_seconds(),
         max_payload_bytes=int(settings.mqtt.max_payload),
     )
 

@@ -1,7 +1,7 @@
 """`list`, `get` and `search`: records from the replica, at no API call."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,6 @@ from connector.model.ids import to_record_id
 from connector.model.objects import ObjectColumns
 from connector.model.query import AllOf, Filter, FilterOperator, Value
 from connector.model.record import StoredRecord
-from connector.model.times import to_iso
 from connector.store.reader import ReadOnlyReplica
 
 WIDEST_CELL = 40
@@ -57,10 +56,10 @@ def get_record(settings_path: str | None, object_name: str, record_id: str, as_j
         click.echo(f"salesforce-sync: no {columns.name} {record_id} in the replica", err=True)
         sys.exit(FAILED)
     if as_json:
-        click.echo(_json(_shown(record)))
+        click.echo(_json(record.document()))
         return
     table = Table(show_header=False, box=None)
-    for name, value in _shown(record).items():
+    for name, value in record.document().items():
         table.add_row(f"[bold]{name}[/bold]", _cell(value, None))
     Console().print(table)
 
@@ -135,14 +134,10 @@ def _value(field: str, kind: str, text: str) -> Value:
         raise ValueError(f"{field}: expected a {kind}") from None
 
 
-def _shown(record: StoredRecord) -> Mapping[str, Any]:
-    return {"Id": record.id, **record.values, "_version": record.version, "_modstamp": to_iso(record.modified_ms)}
-
-
 def _print(columns: ObjectColumns, records: Sequence[StoredRecord], following: str | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(
-            _json({"object": columns.name, "records": [_shown(record) for record in records], "next": following})
+            _json({"object": columns.name, "records": [record.document() for record in records], "next": following})
         )
         return
     names = ["Id", *columns.fields][:COLUMNS_ON_A_TERMINAL]

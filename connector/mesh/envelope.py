@@ -57,7 +57,7 @@ class Envelope:
             "time": to_iso(change.applied_ms),
             "datacontenttype": "application/json",
             "dataschema": "urn:blackroad:salesforce:change:1",
-            "data": _change_data(change),
+            "data": change_data(change),
         }
         topic = self._topics.change(change.object, operation, change.id)
         return Message(topic=topic, payload=encode(event), content_type=CLOUD_EVENT)
@@ -149,7 +149,8 @@ def encode(document: Mapping[str, Any]) -> bytes:
         raise PoisonError(f"has no JSON form: {error}") from error
 
 
-def _change_data(change: Change) -> dict[str, Any]:
+def change_data(change: Change) -> dict[str, Any]:
+    """A change as section 2 of the interface has it: `data` of its CloudEvent, a record of a `changes` reply."""
     whole_before = change.record is None
     record = None if change.record is None else _whole(change.id, change.record)
     after: Mapping[str, Any] | None = change.after

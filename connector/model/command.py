@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from connector.model.change import Operation
 from connector.model.ids import RecordId
+from connector.model.record import StoredRecord
 
 
 class OrgProblem(TypedDict):
@@ -102,6 +103,16 @@ class Command:
     written_ms: int | None = None
     retry_ms: int | None = None
     completed_ms: int | None = None
+
+    def awaited_by(self, record: StoredRecord) -> bool:
+        """True if what the command writes is not in the record yet, as far as can be told.
+
+        The org's stamps are whole seconds: a record of a later second than the write's includes it; one of the same
+        second may stem from the write before it.
+        """
+        if self.status is CommandStatus.SUCCEEDED and self.written_ms is not None:
+            return self.written_ms // 1000 >= record.modified_ms // 1000
+        return self.status is CommandStatus.SUCCEEDED or not self.status.final
 
 
 def external_key(object_name: str, field: str, value: object) -> str:

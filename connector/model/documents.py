@@ -148,6 +148,46 @@ class RefusalDocument(Document):
     correlation: str | None
 
 
+class PendingDocument(Document):
+    """A command on a record of the reply that the record does not show yet."""
+
+    command_id: str
+    id: Id18
+    operation: Literal["update", "upsert", "delete", "create"]
+    status: Literal["accepted", "succeeded"] = Field(description="succeeded: in the org, its change is on the way.")
+    fields: Fields
+    accepted_at: Iso
+
+
+class QueryReplyDocument(Document):
+    """The reply to a query."""
+
+    ok: Literal[True]
+    object: str
+    verb: Literal["get", "list", "search", "count", "changes"]
+    records: list[Fields] = Field(
+        description="Fields with `Id`, `_version` and `_modstamp`; to `changes`: changes. Empty to `count`."
+    )
+    next: str | int | None = Field(description="`after` of the next page, to `changes` its `since`; null at the end.")
+    count: int | None = Field(None, ge=0, description="To `count` alone.")
+    version: int = Field(ge=0, description="Of the newest change that the answer includes.")
+    as_of: Iso = Field(description="When the replica was read.")
+    stream: Literal["live", "connecting", "down", "paused", "off"]
+    verified_at: Iso | None = Field(description="When the object was last proved equal to the org.")
+    pending: list[PendingDocument]
+    correlation: str | None
+
+
+class QueryRefusalDocument(Document):
+    """The reply to a query that could not be answered."""
+
+    ok: Literal[False]
+    object: str
+    verb: str
+    error: ErrorDocument
+    correlation: str | None
+
+
 class StreamHealth(Document):
     """The change stream."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from connector.model.ids import RecordId
+from connector.model.times import to_iso
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,10 @@ class StoredRecord:
     synced_ms: int
     deleted_ms: int | None
     modified_ms: int
+
+    def document(self) -> dict[str, Any]:
+        """The record as replies and `--json` show it: its fields with `Id`, and the version and time of its state."""
+        return {"Id": self.id, **self.values, "_version": self.version, "_modstamp": to_iso(self.modified_ms)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

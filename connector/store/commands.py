@@ -98,7 +98,7 @@ class Commands(Part):
         return None if found is None else to_ms(str(found))
 
     def pending_on(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> Sequence[Command]:
-        """`pending_commands` of several records."""
+        """In order: unfinished commands on the records, and those that succeeded since then and were not echoed yet."""
         bindings = {"object": object_name, "ids": to_json(ids), "since": iso(since_ms)}
         return self._found("pending_on", bindings)
 

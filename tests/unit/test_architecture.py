@@ -21,7 +21,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "ports": frozenset({"model", "errors"}),
     "settings": frozenset({"model", "errors"}),
     "logs": frozenset(),
-    "schemas": frozenset({"model", "outbound"}),
+    "schemas": frozenset({"model", "outbound", "serve"}),
     **dict.fromkeys(DOORS, NOUNS | {"settings"}),
     **dict.fromkeys(WAYS, NOUNS),
     # The local org shares no code with the rest: what both would get wrong the same way, no test could see.

@@ -118,7 +118,7 @@ def test_the_table_of_topics_is_that_of_the_code() -> None:
         topics.signals_out,
         topics.signals_in,
     }
-    taken = {"{root}/command/{Object}/{operation}", "{root}/control/{verb}"}
+    taken = {"{root}/command/{Object}/{operation}", "{root}/query/{Object}/{verb}", "{root}/control/{verb}"}
     cells = [row[0] for row in rows(section(README, "Topics and payloads"))]
     assert {span for cell in cells for span in spans(cell)} == built | taken
     assert topics.parse("{root}/command/Contact/update") == Incoming("command", "Contact", "update")

@@ -114,6 +114,28 @@ HOLE: Mapping[str, Any] = {
     "corrected": 0,
 }
 STATUS: Mapping[str, Any] = {"state": "online", "node": "lucidia", "version": "0.1.0", "since": SIGNAL["ts"]}
+QUERY_REPLY: Mapping[str, Any] = {
+    "ok": True,
+    "object": "Contact",
+    "verb": "get",
+    "records": [{"Id": "0037e00000XyzAbAAB", "Phone": None, "_version": 7, "_modstamp": "2026-11-22T17:26:39.000Z"}],
+    "next": None,
+    "version": 1042,
+    "as_of": "2026-11-22T17:26:40.000Z",
+    "stream": "live",
+    "verified_at": None,
+    "pending": [
+        {
+            "command_id": "crm-1",
+            "id": "0037e00000XyzAbAAB",
+            "operation": "update",
+            "status": "accepted",
+            "fields": {"Phone": "555-1234"},
+            "accepted_at": "2026-11-22T17:26:38.000Z",
+        }
+    ],
+    "correlation": "abc",
+}
 REPLY: Mapping[str, Any] = {"ok": True, "verb": "sync", "state": "started", "data": {}, "correlation": "abc"}
 CREATED = {**CHANGE, "operation": "create", "before": None, "after": CHANGE["record"], "commit": None}
 DELETED = {**CHANGE, "operation": "delete", "changed": [], "after": None, "record": None}
@@ -139,6 +161,24 @@ EXAMPLES = [
         "reply",
         {"ok": False, "verb": "sync", "error": {"code": "unknown_object", "message": "X"}, "correlation": None},
     ),
+    ("query", {"id": "0037e00000XyzAbAAB"}),
+    ("query", {"limit": 5, "after": "x", "order_by": "Name desc", "fields": ["Name"]}),
+    ("query", {"text": "acme", "reply_to": "a/b", "correlation": "c"}),
+    ("query", {"where": {"Company": "Acme", "Amount": {"gte": 1000}}, "limit": 10}),
+    ("query", {"since": 1042, "limit": 10}),
+    ("query_reply", QUERY_REPLY),
+    ("query_reply", {**QUERY_REPLY, "verb": "count", "records": [], "count": 3}),
+    ("query_reply", {**QUERY_REPLY, "verb": "changes", "records": [CHANGE], "next": 1042, "pending": []}),
+    (
+        "query_reply",
+        {
+            "ok": False,
+            "object": "Contact",
+            "verb": "changes",
+            "error": {"code": "snapshot_required", "message": "X"},
+            "correlation": None,
+        },
+    ),
     ("status", STATUS),
     ("status", {**STATUS, "state": "offline", "since": None}),
     ("health", HEALTH),
@@ -161,6 +201,10 @@ WRONG = [
     ("command", {**COMMAND, "base": {"version": 1041, "last_modified": "2026-11-22T17:26:39.000Z"}}),
     ("command", {**COMMAND, "colour": "red"}),
     ("result", {**RESULT, "status": "sending"}),
+    ("query", {"since": -1}),
+    ("query", {"id": "0037e00000XyzAbAAB", "limit": 5}),
+    ("query", {"where": {"Name": {"nope": 1}}}),
+    ("query_reply", {**QUERY_REPLY, "stream": "fine"}),
     ("reply", {"ok": True, "verb": "sync", "error": {"code": "x", "message": "y"}, "correlation": None}),
     ("health", {**HEALTH, "state": "fine"}),
     ("hole", {name: value for name, value in HOLE.items() if name != "to"}),

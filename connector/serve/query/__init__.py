@@ -1,0 +1,1 @@
+"""Queries from the mesh, answered from the replica."""
