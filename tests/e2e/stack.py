@@ -111,6 +111,10 @@ class Stack:
         self.kill_broker(forgetful=forgetful)
         self.start_broker()
 
+    def stop_broker(self) -> None:
+        """SIGTERM: it saves what is persistent."""
+        asyncio.run(self.broker.stop())
+
     def kill_broker(self, *, forgetful: bool = False) -> None:
         """SIGKILL."""
         asyncio.run(self.broker.kill())
