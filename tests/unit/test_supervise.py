@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from connector.errors import LinkDown, LoginRefused
 from connector.app.supervise import Jobs, Stop, keep_running, run_jobs
+from connector.errors import LinkDown, LoginRefused
 
 RNG = random.Random(1)
 
