@@ -91,6 +91,23 @@ def test_deletes_of_two_seconds_are_two_events(schema: Schema) -> None:
     assert len(payloads) == 2
 
 
+def test_a_records_own_events_are_not_merged_past_one_another(schema: Schema) -> None:
+    """Of a record that was made and deleted in one transaction the deletion comes last."""
+    payloads = told(
+        schema,
+        changed("DELETE", "Contact", IDS[0], row(), row()),
+        changed("CREATE", "Contact", IDS[1], row()),
+        changed("DELETE", "Contact", IDS[1], row(), row()),
+        changed("DELETE", "Contact", IDS[2], row(), row()),
+    )
+    headers = [payload["ChangeEventHeader"] for payload in payloads]
+    assert [(header["changeType"], header["recordIds"]) for header in headers] == [
+        ("DELETE", [IDS[0]]),
+        ("CREATE", [IDS[1]]),
+        ("DELETE", [IDS[1], IDS[2]]),
+    ]
+
+
 def test_merged_events_have_at_most_so_many_ids(schema: Schema) -> None:
     """A merged event does not grow without bound."""
     payloads = told(

@@ -272,17 +272,23 @@ def _overflow(drafts: list[_Draft]) -> list[_Draft]:
 
 
 def _merge(drafts: list[_Draft], most: int) -> list[_Draft]:
-    """One event for equal changes of an entity within one second, where the first of them stood."""
-    open_events: dict[tuple[str, str, object, bytes], _Draft] = {}
+    """One event for equal changes of an entity within one second, where the first of them stood.
+
+    A record's own events keep their order: its deletion does not join one that stands before its creation.
+    """
+    open_events: dict[tuple[str, str, object, bytes], int] = {}
+    told: dict[str, int] = {}  # record -> place of its newest event
     merged: list[_Draft] = []
     for draft in drafts:
         key = (draft.entity, draft.kind, draft.second, orjson.dumps([draft.body, draft.changed]))
-        known = open_events.get(key)
-        if known is None or len(known.record_ids) >= most:
-            open_events[key] = draft
+        place = open_events.get(key, -1)
+        earliest = max((told.get(record_id, 0) for record_id in draft.record_ids), default=0)
+        if place < earliest or len(merged[place].record_ids) >= most:
+            place = open_events[key] = len(merged)
             merged.append(draft)
         else:
-            known.record_ids += draft.record_ids
+            merged[place].record_ids += draft.record_ids
+        told.update(dict.fromkeys(draft.record_ids, place))
     return merged
 
 
