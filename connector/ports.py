@@ -358,6 +358,10 @@ class Unit(Protocol):
         """The records of these events have been read from the org instead."""
         ...
 
+    def nameless_quarantine(self, object_name: str | None) -> Sequence[int]:
+        """Unsettled events of the object that no record waits with; None: those whose object could not be read."""
+        ...
+
     def open_hole(self, object_name: str, from_ms: int, reason: str, at_ms: int) -> Hole:
         """Open a hole, or widen the object's open one."""
         ...

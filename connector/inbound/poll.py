@@ -6,7 +6,7 @@ for it and comes round faster. Objects that are due at about the same time share
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -76,6 +76,16 @@ class PollState:
     owed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One object, as it stands when it is asked for; see `_Reading`."""
+
+    spec: ObjectSpec
+    mark: PollMark
+    holes: Sequence[Hole]
+    nameless: Sequence[int]
+
+
 @dataclass(slots=True)
 class _Reading:
     """One object in one round."""
@@ -85,6 +95,8 @@ class _Reading:
     holes: Sequence[Hole]
     fence: ReadFence
     expect_told: bool  # the stream was healthy when the question was asked
+    nameless: Sequence[int]  # events in quarantine that named no record: what has changed answers them
+    unread: Sequence[int]  # those whose object could not be read either: the poll of every object does
     server_ms: int = 0
     pages: int = 0
     newest_ms: int | None = None
@@ -106,6 +118,8 @@ class Poller:
         self._stream_expected = True
         self._paused = False
         self._backoff = Backoff(tools.rng, tools.backoff_max_s)
+        # Event in quarantine whose object could not be read -> objects that have not been polled since.
+        self._unread: dict[int, set[str]] = {}
         self.states: dict[str, PollState] = {name: PollState() for name in rules.intervals_s}
 
     def stream_is(self, *, healthy: bool, expected: bool = True) -> None:
@@ -250,18 +264,27 @@ class Poller:
         catalog = self._tools.catalog
         specs = [catalog.specs[n] for n in names if catalog.usable(n)]
 
-        def look(unit: Unit) -> tuple[list[tuple[ObjectSpec, PollMark, Sequence[Hole]]], list[str]]:
-            marks = [(spec, PollMark.stored(unit, spec.name), unit.open_holes(spec.name)) for spec in specs]
-            begun = [s.name for s, mark, _ in marks if mark is None and LoadState.stored(unit, s.name) is not None]
-            return [(spec, mark, holes) for spec, mark, holes in marks if mark is not None], begun
+        def look(unit: Unit) -> tuple[list[_Asked], list[str], Sequence[int]]:
+            unread = unit.nameless_quarantine(None)
+            marks = [(spec, PollMark.stored(unit, spec.name)) for spec in specs]
+            late = [
+                s.name for s, mark in marks if mark is None and (unread or LoadState.stored(unit, s.name) is not None)
+            ]
+            asked = [
+                _Asked(spec, mark, unit.open_holes(spec.name), unit.nameless_quarantine(spec.name))
+                for spec, mark in marks
+                if mark is not None
+            ]
+            return asked, late, unread
 
-        found, begun = await self._tools.replica.run(look)
-        for name in begun:
+        found, late, unread = await self._tools.replica.run(look)
+        for name in late:
             self.states[name].owed = True
-        told = self._stream_healthy
+        self._unread = {i: self._unread.get(i, set(catalog.specs)) for i in unread}
+        fence, told = self._tools.applying.fences.open, self._stream_healthy
         return [
-            _Reading(spec, mark, holes, fences.enter_context(self._tools.applying.fences.open(spec.name)), told)
-            for spec, mark, holes in found
+            _Reading(a.spec, a.mark, a.holes, fences.enter_context(fence(a.spec.name)), told, a.nameless, unread)
+            for a in found
         ]
 
     def _soql(self, reading: _Reading) -> str:
@@ -302,6 +325,8 @@ class Poller:
         state.drift += self._drift(reading, reads, applied)
         tools.applied(applied)
         if last:
+            for left in map(self._unread.get, reading.unread):
+                (left or set()).discard(spec.name)
             state.polled_ms, state.error = reading.server_ms, None
             state.due_s = _now_s() + self._interval_s(spec.name) * tools.rng.uniform(0.98, 1.0)
 
@@ -310,11 +335,16 @@ class Poller:
         now_ms = tools.now_ms()
         mark = PollMark(high_ms=_high_water(reading), polled_ms=reading.server_ms)
         mark.store(unit, spec.name, now_ms)
+        unit.settle_quarantine((*reading.nameless, *self._read_by(reading)), now_ms)
         # A hole is caught up by a question that was asked with the stream listening (or with none to listen).
         listening = reading.expect_told or not self._stream_expected
         if reading.holes and listening and not applied.dirty and _settled(unit, spec.name):
             corrected = self.states[spec.name].corrected + changes
             close_holes(unit, reading.holes, reading.server_ms, corrected, now_ms, tools.hole_messages)
+
+    def _read_by(self, reading: _Reading) -> Iterator[int]:
+        """Events whose object could not be read, and that this object's poll is the last to answer."""
+        return (i for i in reading.unread if self._unread.get(i, set()) <= {reading.spec.name})
 
     def _drift(self, reading: _Reading, reads: Sequence[ReadRecord], applied: Applied) -> int:
         if not reading.expect_told or not applied.changed:

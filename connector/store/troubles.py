@@ -63,6 +63,10 @@ class Troubles(Part):
         """The records of these events have been read from the org instead."""
         self._db.executemany(_SQL["settle"], ((iso(at_ms), i) for i in ids))
 
+    def nameless_quarantine(self, object_name: str | None) -> Sequence[int]:
+        """Unsettled events of the object that no record waits with; None: those whose object could not be read."""
+        return [int(i) for (i,) in self._db.execute(_SQL["nameless"], (object_name,))]
+
     def quarantine_count(self) -> int:
         """Events not settled yet."""
         return int(self._db.execute(_SQL["quarantine_depth"]).get)

@@ -13,7 +13,7 @@ from connector.inbound.batch import Buffer, in_order
 from connector.inbound.decode import decode
 from connector.inbound.merge import merge_event
 from connector.model.change import ReplayId
-from tests.events import T0, contact_spec, event, record_id
+from tests.events import CONTACT_FIELDS, T0, contact_spec, event, record_id
 from tests.fakes import FakeOrg, FakeSource, received
 from tests.waiting import until
 from tests.way import loaded, opened
@@ -187,6 +187,35 @@ async def test_an_undecodable_event_is_replaced_by_a_read(tmp_path: Path, org: F
 
             await until(settled)
         assert way.inbound.stream_state.quarantined == 1
+
+
+async def test_an_undecodable_event_without_a_record_is_answered_by_a_poll(tmp_path: Path, org: FakeOrg) -> None:
+    """What changed by then is what it was about; where not even the object can be read, of every object."""
+    async with opened(tmp_path / "r.db", org, wanted={"Contact": CONTACT_FIELDS, "Account": ["Name"]}) as way:
+        await way.inbound.loader.load("Contact")
+        org.put("Contact", A, T0 + 1000, Phone="1")
+        nameless = event("UPDATE", A, at_ms=T0 + 1000)
+        nameless["ChangeEventHeader"]["recordIds"] = []
+        async with way.running("stream", "poll"):
+            way.source.send(nameless, "no event at all")
+            await way.until_value(A, "Phone", "1")
+
+            async def open_ids(name: str | None) -> int:
+                return len(await way.run(lambda unit: unit.nameless_quarantine(name)))
+
+            await until(lambda: way.inbound.stream_state.quarantined == 2)
+
+            async def contact_settled() -> bool:
+                return await open_ids("Contact") == 0
+
+            await until(contact_settled)
+            assert await open_ids(None) == 1  # Account has not been loaded
+            await way.inbound.loader.load("Account")
+
+            async def all_settled() -> bool:
+                return (await way.run(lambda unit: unit.queue_depths()))["quarantine"] == 0
+
+            await until(all_settled)
 
 
 async def test_an_event_that_trips_us_is_set_aside(

@@ -33,6 +33,11 @@ DELETE FROM quarantine WHERE id IN (
 -- name: settle
 UPDATE quarantine SET settled_at = ? WHERE id = ? AND settled_at IS NULL;
 
+-- name: nameless
+SELECT id FROM quarantine AS q
+WHERE settled_at IS NULL AND object IS ? AND NOT EXISTS (SELECT 1 FROM dirty WHERE quarantine_id = q.id)
+ORDER BY id;
+
 -- name: quarantine_depth
 SELECT count(*) FROM quarantine WHERE settled_at IS NULL;
 
