@@ -261,9 +261,10 @@ class Daemon:
             await self._outbox.send(message)
         if done.kind == "load" and done.error is None and self._settings.mqtt.retain_records:
             self._relay.put_back()
+        self._wake.set()  # a hole that the round opened or closed is announced though no record changed
 
     def _applied(self, applied: Applied) -> None:
-        if applied.changes:
+        if applied.changes or applied.whole:
             self._wake.set()
 
     def _connected(self, forgotten: bool) -> None:
