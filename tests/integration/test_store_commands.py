@@ -125,6 +125,13 @@ def test_an_expired_command_waits_for_nothing(session: Session) -> None:
     assert next_ids(session, NOW_MS + 5) == ["late"]
 
 
+def test_a_retry_does_not_wait_for_a_clock_that_was_set_back(session: Session) -> None:
+    """It was to wait for seconds, not for the hours that the clock went back."""
+    add(session, command("c1", retry_ms=NOW_MS + 500, sent_ms=NOW_MS, attempts=1))
+    assert next_ids(session, NOW_MS) == []
+    assert next_ids(session, NOW_MS - 3_600_000) == ["c1"]
+
+
 def test_a_record_keeps_its_order_when_a_command_is_opened_again(session: Session) -> None:
     """What a person retries stands where it stood."""
     add(session, command("a"), command("b"))
