@@ -122,6 +122,7 @@ class Session:
             log.warning("login.failed", flow=self._flow, error=str(error), retry_after_s=error.retry_after_s)
             raise
         self._token = granted.token
+        self._logins.append(_monotonic())  # one that nobody answered is no token that died
         log.info(
             "login.succeeded",
             flow=self._flow,
@@ -224,7 +225,6 @@ class Session:
         self._unsaved = False
 
     async def _ask(self, form: dict[str, str]) -> Grant:
-        self._logins.append(_monotonic())
         answer = await self._request("POST", self._host + _TOKEN_PATH, data=form)
         try:
             return grant(answer)
