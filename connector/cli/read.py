@@ -14,7 +14,7 @@ from connector.cli.outcome import FAILED, WRONG_USAGE
 from connector.cli.project import open_settings
 from connector.model.ids import to_record_id
 from connector.model.objects import ObjectColumns
-from connector.model.query import AllOf, Filter, FilterOperator, Value
+from connector.model.query import AllOf, Filter, FilterOperator, Value, containing
 from connector.model.record import StoredRecord
 from connector.store.reader import ReadOnlyReplica
 
@@ -115,7 +115,7 @@ def _filter(columns: ObjectColumns, term: str) -> Filter:
     if text == "":
         return Filter(field, FilterOperator.EQ, None)
     if kind == "text":
-        return Filter(field, FilterOperator.CONTAINS, text)
+        return Filter(field, FilterOperator.LIKE, containing(text))
     return Filter(field, FilterOperator.EQ, _value(field, kind, text))
 
 

@@ -12,8 +12,8 @@ Value = str | int | float | bool | None
 class FilterOperator(StrEnum):
     r"""How a field is compared; null is equal to null and neither greater nor less than anything.
 
-    `like` (with `%` and `_`, `\\` before one that is meant as it stands) and `contains` are for text and have no regard
-    to case.
+    `like` is for text and has no regard to case; `%` stands for any text, `_` for one character, and a `\` before either
+    for itself.
     """
 
     EQ = "eq"
@@ -24,7 +24,6 @@ class FilterOperator(StrEnum):
     GTE = "gte"
     IN = "in"
     LIKE = "like"
-    CONTAINS = "contains"
     IS_NULL = "is_null"
 
 
@@ -56,6 +55,11 @@ class Not:
     """The part does not hold: every condition is either true or false of a record, never unknown."""
 
     part: "Where"
+
+
+def containing(text: str) -> str:
+    """The pattern of `like` that finds `text` anywhere in a value."""
+    return "%" + "".join(f"\\{char}" if char in "\\%_" else char for char in text) + "%"
 
 
 Where = Filter | AllOf | AnyOf | Not

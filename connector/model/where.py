@@ -10,8 +10,7 @@ MAX_DEPTH = 10
 MAX_VALUES = 500
 MAX_PATTERN_CHARS = 255
 _JUNCTIONS = ("and", "or", "not")
-# `contains` is the plain form of `like`, for whoever does not write JSON.
-_OPERATORS: Mapping[str, FilterOperator] = {o.value: o for o in FilterOperator if o is not FilterOperator.CONTAINS}
+_OPERATORS: Mapping[str, FilterOperator] = {o.value: o for o in FilterOperator}
 _SHOWN_CHARS = 80
 
 

@@ -22,13 +22,11 @@ _COMPARISONS: Mapping[FilterOperator, tuple[str, str]] = {
     FilterOperator.LTE: ("{c} <= {v}", "({c} > {v} OR {c} IS NULL)"),
     FilterOperator.GT: ("{c} > {v}", "({c} <= {v} OR {c} IS NULL)"),
     FilterOperator.GTE: ("{c} >= {v}", "({c} < {v} OR {c} IS NULL)"),
-    FilterOperator.CONTAINS: ("instr(casefold({c}), {v}) > 0", "(instr(casefold({c}), {v}) = 0 OR {c} IS NULL)"),
     FilterOperator.LIKE: (
         "casefold({c}) LIKE {v} ESCAPE '\\'",
         "(casefold({c}) NOT LIKE {v} ESCAPE '\\' OR {c} IS NULL)",
     ),
 }
-_FOR_TEXT = frozenset({FilterOperator.LIKE, FilterOperator.CONTAINS})
 # What a value of each kind may be; bool is an int to Python and is told apart below.
 VALUE_TYPES: Mapping[Kind, tuple[type, ...]] = {
     "text": (str,),
@@ -110,7 +108,7 @@ class _Compiler:
             if value is None:
                 return f"{column} IS {'' if equal else 'NOT '}NULL"
             return f"{column} {'=' if equal else 'IS NOT'} {self._bound(value)}"
-        folded = value.casefold() if operator in _FOR_TEXT and isinstance(value, str) else value
+        folded = value.casefold() if operator is FilterOperator.LIKE and isinstance(value, str) else value
         return _COMPARISONS[operator][0 if holds else 1].format(c=column, v=self._bound(folded))
 
     def _listed(self, item: Filter, kind: Kind, *, holds: bool) -> str:
@@ -142,7 +140,7 @@ def checked(field: str, operator: FilterOperator, value: object, kind: Kind) -> 
         if operator not in (FilterOperator.EQ, FilterOperator.NE):
             raise ValueError(f"{field}: null is only equal to null or not; {operator} takes a value")
         return None
-    if operator in _FOR_TEXT and kind != "text":
+    if operator is FilterOperator.LIKE and kind != "text":
         raise ValueError(f"{field}: {operator} is for text, this is a {kind}")
     if not isinstance(value, VALUE_TYPES[kind]) or (isinstance(value, bool) and kind != "boolean"):
         raise ValueError(f"{field}: expected a {kind}")
