@@ -540,8 +540,8 @@ class Snapshot(Protocol):
         """
         ...
 
-    def count(self, object_name: str, where: Where = EVERYTHING) -> int:
-        """Records that are not deleted and for which `where` holds; ValueError as for `search`."""
+    def count(self, object_name: str, where: Where = EVERYTHING, *, text: str | None = None) -> int:
+        """Records that `search` would find, on all pages; ValueError as there."""
         ...
 
     def changes(self, since: int, limit: int, object_name: str | None = None) -> Sequence[Change] | None:

@@ -9,6 +9,9 @@ from connector.model.change import Operation
 from connector.model.ids import RecordId
 from connector.model.record import StoredRecord
 
+# A command that succeeded counts as pending until its change has come back; after so long the poller has brought it.
+ECHO_WINDOW_MS = 10 * 60 * 1000
+
 
 class OrgProblem(TypedDict):
     """One error of the org, as results carry it."""

@@ -10,10 +10,10 @@ Value = str | int | float | bool | None
 
 
 class FilterOperator(StrEnum):
-    r"""How a field is compared; null is equal to null and neither greater nor less than anything.
+    """How a field is compared; null is equal to null and neither greater nor less than anything.
 
-    `like` is for text and has no regard to case; `%` stands for any text, `_` for one character, and a `\` before either
-    for itself.
+    `like` is for text and has no regard to case; `%` stands for any text, `_` for one character, either with a
+    backslash before it for itself.
     """
 
     EQ = "eq"

@@ -178,8 +178,8 @@ class ReadOnlyReplica:
             with closing(self._rows(columns, chosen(columns, fields), by, " AND ".join(conditions), bindings)) as rows:
                 return _page(rows, by, limit, fits)
 
-    def count(self, object_name: str, where: Where = EVERYTHING) -> int:
-        """Records that are not deleted and for which `where` holds.
+    def count(self, object_name: str, where: Where = EVERYTHING, *, text: str | None = None) -> int:
+        """Records that `search` would find, on all pages.
 
         Raises:
             ValueError: An unknown object or field, or a value of another kind.
@@ -188,6 +188,8 @@ class ReadOnlyReplica:
             columns, bindings = self._columns(object_name), Bindings()
             # Names are known columns; values are bound.
             query = f"SELECT count(*) FROM {quoted(columns.table)} WHERE {condition(columns, where, bindings)}"  # noqa: S608
+            if text is not None:
+                query += f" AND {text_condition(columns, text, bindings)}"
             return int(self._open.execute(query, bindings).get)
 
     def changes(self, since: int, limit: int, object_name: str | None = None) -> Sequence[Change] | None:

@@ -27,11 +27,12 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     # The local org shares no code with the rest: what both would get wrong the same way, no test could see.
     "devorg": frozenset(),
     "demo": NOUNS | DOORS | {"settings"},
+    "client": NOUNS | {"store", "mesh", "outbound", "settings"},
     "app": NOUNS | DOORS | WAYS | {"settings", "schemas"},
     "doctor": NOUNS | DOORS | {"settings", "app"},
     "cli": NOUNS | DOORS | {"settings", "logs", "app", "doctor", "demo"},
     "__main__": frozenset({"cli"}),
-    "__init__": frozenset(),
+    "__init__": frozenset({"client"}),
 }
 # The command `salesforce-sync devorg` runs the local org; the demo runs it as a process.
 MODULES_MAY_IMPORT = {("connector.cli.devorg", "devorg")}

@@ -7,7 +7,7 @@ from typing import Any, assert_never
 import orjson
 
 from connector.model.change import Change
-from connector.model.command import Command, CommandStatus
+from connector.model.command import ECHO_WINDOW_MS, Command, CommandStatus
 from connector.model.ids import key_prefix, to_record_id
 from connector.model.query import EVERYTHING, Filter, FilterOperator, Where
 from connector.model.record import StoredRecord
@@ -20,8 +20,6 @@ ALL_OBJECTS = "_all"
 PAGE_BYTES = 256 * 1024
 # What a reply holds beside its records, as a rule; where it is more, the page is made again with fewer of them.
 _FRAME_BYTES = 1024
-# A command that succeeded counts as pending until its change has come back; by then the poller has brought it.
-ECHO_WINDOW_MS = 10 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ def _answer(snapshot: Snapshot, asked: Question, now_ms: int) -> bytes:
         case ListQuery() as listing:
             return _records(snapshot, asked, now_ms, listing)
         case CountQuery() as counting:
-            count = snapshot.count(asked.object, counting.condition())
+            count = snapshot.count(asked.object, counting.condition(), text=counting.text)
             return _reply(snapshot, asked, now_ms, _Found(more={"count": count}))
         case ChangesQuery() as query:
             return _changes(snapshot, asked, now_ms, query)

@@ -68,6 +68,8 @@ class SearchQuery(_Filtered, _Paged):
 class CountQuery(_Filtered):
     """`count`: how many records."""
 
+    text: str | None = Field(None, min_length=1, max_length=1000)
+
 
 class ChangesQuery(Request):
     """`changes`: what the change log holds behind a version."""

@@ -1,0 +1,146 @@
+"""The records of one object: `sync.contacts` and `sync.object(name)`."""
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any, Generic
+
+from connector.client.models import R, record_of, wire
+from connector.client.names import Names
+from connector.client.source import Selection, Source
+from connector.model.ids import to_record_id
+from connector.model.objects import Kind
+from connector.model.query import containing
+
+PAGE = 500
+
+
+class Results(Generic[R]):
+    """Records that are read while one goes through them, a page at a time; a second time they are read again."""
+
+    def __init__(self, records: "Records[R]", wanted: Selection, limit: int | None) -> None:
+        self._records = records
+        self._wanted = wanted
+        self._limit = limit
+
+    def __iter__(self) -> Iterator[R]:
+        return self._records.read(self._wanted, self._limit)
+
+    def first(self) -> R | None:
+        """The first one, or None."""
+        return next(self._records.read(self._wanted, 1), None)
+
+    def __repr__(self) -> str:
+        return f"<records of {self._records.name}>"
+
+
+class Records(Generic[R]):
+    """The records of one object.
+
+    Names of fields are attributes (`account_id`) or the org's own (`AccountId`).
+
+    Attributes:
+        name: The object's, as Salesforce spells it.
+    """
+
+    def __init__(self, source: Source, name: str, model: type[R]) -> None:
+        self.name = name
+        self._source = source
+        self._model = model
+
+    def all(self, *, order_by: str | None = None, limit: int | None = None) -> Results[R]:
+        """Every record that is not deleted, read a page at a time.
+
+        Args:
+            order_by: A field, with ` desc` for the other way round; else by id.
+            limit: So many at most.
+        """
+        return self.search(order_by=order_by, limit=limit)
+
+    def get(self, record_id: str) -> R | None:
+        """The record with this id (15 or 18 characters), or None if the replica does not have it.
+
+        Raises:
+            ValueError: It is no record id.
+        """
+        row = self._source.get(self.name, to_record_id(record_id))
+        return None if row is None else record_of(self._model, row, self._named()[0])
+
+    def search(
+        self,
+        text: str | None = None,
+        /,
+        *,
+        where: Mapping[str, Any] | None = None,
+        order_by: str | None = None,
+        limit: int | None = None,
+        **fields: Any,
+    ) -> Results[R]:
+        """The records that fit everything that is asked for.
+
+        Args:
+            text: Words, or beginnings of words, somewhere in the record's text fields; the best fit comes first.
+            where: A condition: `{"amount": {"gte": 1000}, "or": [{"stage": "New"}, {"stage": None}]}`.
+            order_by: A field, with ` desc` for the other way round.
+            limit: So many at most.
+            **fields: A text anywhere in the field, without regard to case; any other value by equality.
+
+        Raises:
+            ValueError: When the first record is read: a field that the object does not have, or a wrong value.
+        """
+        return Results(self, self._selection(text, where, order_by, fields), limit)
+
+    def count(self, text: str | None = None, /, *, where: Mapping[str, Any] | None = None, **fields: Any) -> int:
+        """How many records fit; see `search`."""
+        return self._source.count(self.name, self._selection(text, where, None, fields))
+
+    def read(self, wanted: Selection, limit: int | None) -> Iterator[R]:
+        """The records, a page at a time."""
+        names, _ = self._named()
+        left, after = limit, None
+        while left is None or left > 0:
+            page = self._source.page(self.name, wanted, PAGE if left is None else min(PAGE, left), after)
+            for row in page.rows:
+                yield record_of(self._model, row, names)
+            left = None if left is None else left - len(page.rows)
+            after = page.next
+            if after is None:
+                return
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self.all())
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.count()} records>"
+
+    def _named(self) -> tuple[Names, Mapping[str, Kind]]:
+        kinds = self._source.fields(self.name)
+        return Names(self.name, kinds), kinds
+
+    def _selection(
+        self, text: str | None, where: Mapping[str, Any] | None, order_by: str | None, fields: Mapping[str, Any]
+    ) -> Selection:
+        names, kinds = self._named()
+        parts = [names.where(_wired(where))] if where else []
+        parts += [_field(name := names.field(given), kinds.get(name, "text"), wire(v)) for given, v in fields.items()]
+        if order_by is not None:
+            field, _, direction = order_by.strip().partition(" ")
+            order_by = f"{names.field(field)} {direction}".strip()
+        return Selection(text=text, where={"and": parts} if parts else None, order_by=order_by)
+
+
+def _field(name: str, kind: Kind, value: Any) -> dict[str, Any]:
+    if kind == "text" and isinstance(value, str):
+        return {name: {"like": containing(value)}}
+    return {name: {"eq": value}}
+
+
+def _wired(part: Any) -> Any:
+    match part:
+        case Mapping():
+            return {name: _wired(inner) for name, inner in part.items()}
+        case list() | tuple():
+            return [_wired(inner) for inner in part]
+        case date():
+            return wire(part)
+        case _:
+            return part

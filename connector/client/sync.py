@@ -1,0 +1,65 @@
+"""`SFSync`: the records of the org, read from the replica and written by commands."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from connector.client.local import LocalSource
+from connector.client.models import Account, Contact, Lead, Opportunity, Record
+from connector.client.records import Records
+from connector.settings import Settings, load_settings
+
+
+class SFSync:
+    """The records of the org.
+
+    Reads come from the replica, at no API call; writes are commands that the daemon sends. To be closed at the end, or
+    used with `with`; it may be shared by threads.
+
+    Args:
+        settings: The settings, or their file; None: `settings.toml`, as for every command.
+
+    Raises:
+        ConfigError: The settings cannot work.
+    """
+
+    def __init__(self, settings: Settings | Path | str | None = None) -> None:
+        if not isinstance(settings, Settings):
+            settings = load_settings(Path(settings) if settings is not None else None)
+        self._source = LocalSource(settings.storage.path)
+
+    @property
+    def contacts(self) -> Records[Contact]:
+        """Contact."""
+        return Records(self._source, "Contact", Contact)
+
+    @property
+    def leads(self) -> Records[Lead]:
+        """Lead."""
+        return Records(self._source, "Lead", Lead)
+
+    @property
+    def accounts(self) -> Records[Account]:
+        """Account."""
+        return Records(self._source, "Account", Account)
+
+    @property
+    def opportunities(self) -> Records[Opportunity]:
+        """Opportunity."""
+        return Records(self._source, "Opportunity", Opportunity)
+
+    def object(self, name: str) -> Records[Record]:
+        """Any synced object, by its API name."""
+        return Records(self._source, name, Record)
+
+    def close(self) -> None:
+        """Give back what is open."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
