@@ -72,7 +72,7 @@ class Jobs:
 
 
 async def keep_running(name: str, job: Job, *, rng: random.Random, backoff_max_s: float) -> None:
-    """Run a job, again after a `TransientError`; any other error ends the process.
+    """Run a job, again after a `TransientError` (or several, of a task group of its own); others end the process.
 
     Returns when the job does.
     """
@@ -82,7 +82,8 @@ async def keep_running(name: str, job: Job, *, rng: random.Random, backoff_max_s
         began_s = loop.time()
         try:
             await job()
-        except TransientError as error:
+        except (TransientError, ExceptionGroup) as caught:
+            error = _transient(caught)
             attempt = 0 if loop.time() - began_s > HEALTHY_AFTER_S else attempt
             wait_s = max(
                 min(backoff_max_s, BACKOFF_FIRST_S * 2 ** min(attempt, 20)) * rng.uniform(0.5, 1.0),
@@ -131,6 +132,15 @@ async def run_jobs(jobs: Jobs, stop: Stop, *, rng: random.Random, backoff_max_s:
 async def _raise_when(asked: asyncio.Event) -> None:
     await asked.wait()
     raise StopRequested
+
+
+def _transient(error: TransientError | ExceptionGroup[Exception]) -> TransientError:
+    """The error to wait out; raises what was caught where something else is among it."""
+    leaves = list(_leaves(error)) if isinstance(error, ExceptionGroup) else [error]
+    waits = [leaf for leaf in leaves if isinstance(leaf, TransientError)]
+    if len(waits) < len(leaves):
+        raise error
+    return max(waits, key=lambda leaf: leaf.retry_after_s or 0.0)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from connector.app.supervise import Jobs, Stop, keep_running, run_jobs
-from connector.errors import LinkDown, LoginRefused
+from connector.errors import LinkDown, LoginRefused, StoreBusy
 
 RNG = random.Random(1)
 
@@ -41,6 +41,32 @@ async def test_a_transient_error_is_retried() -> None:
 
     await keep_running("job", job, rng=RNG, backoff_max_s=0.01)
     assert tries == 3
+
+
+async def test_transient_errors_of_a_job_s_own_tasks_are_retried() -> None:
+    """A locked database met inside a task group is waited out as any other; a refusal among them is not."""
+    tries = 0
+
+    async def failing(error: Exception) -> None:
+        raise error
+
+    async def job() -> None:
+        nonlocal tries
+        tries += 1
+        async with asyncio.TaskGroup() as group:
+            if tries < 3:
+                group.create_task(failing(StoreBusy("locked")))
+
+    await keep_running("job", job, rng=RNG, backoff_max_s=0.01)
+    assert tries == 3
+
+    async def refused() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(failing(StoreBusy("locked")))
+            group.create_task(failing(LoginRefused("no")))
+
+    with pytest.raises(ExceptionGroup):
+        await keep_running("job", refused, rng=RNG, backoff_max_s=0.01)
 
 
 async def test_any_other_error_ends_everything_with_that_error() -> None:
