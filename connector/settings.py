@@ -124,6 +124,9 @@ class ObjectSettings(_Section):
     owner: Mapping[ApiName, Literal["org", "mesh", "shared"]] = Field(
         default_factory=dict, description="Who wins a field when both sides changed it."
     )
+    on_conflict: Literal["", "reject", "merge", "overwrite"] = Field(
+        "", description="For commands that do not say; empty: commands.on_conflict."
+    )
 
 
 class StorageSettings(_Section):
@@ -163,6 +166,9 @@ class CommandSettings(_Section):
     on_conflict: Literal["reject", "merge", "overwrite"] = "merge"
     per_minute: int = Field(0, ge=0, description="Per object; 0: no limit.")
     deletes_per_hour: int = Field(0, ge=0, description="Per object; 0: no limit.")
+    settle_for: Duration = Field(
+        timedelta(minutes=10), description="A lost create without external id is looked for so long."
+    )
 
 
 class QuerySettings(_Section):

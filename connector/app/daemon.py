@@ -11,7 +11,7 @@ import structlog
 from connector.app.actions import control_actions
 from connector.app.org import Org, change_source, opened_org, wall_clock_ms
 from connector.app.reports import Observer, freshness_of, round_messages
-from connector.app.rules import inbound_rules, intake_rules, milliseconds, query_rules, writer_rules
+from connector.app.rules import inbound_rules, milliseconds, outbound_rules, query_rules
 from connector.app.supervise import Jobs, Stop, run_jobs
 from connector.inbound.apply import Applied
 from connector.inbound.engine import Inbound, Outlets
@@ -123,7 +123,7 @@ class Daemon:
             catalog=self._inbound.catalog,
             read=from_row,
             result=self._envelope.result,
-            rules=writer_rules(self._settings),
+            rules=outbound_rules(self._settings),
             now_ms=wall_clock_ms,
             rng=self._rng,
             settled=self._wake.set,
@@ -132,7 +132,7 @@ class Daemon:
             replica=self._database,
             catalog=self._inbound.catalog,
             answers=self._envelope,
-            rules=intake_rules(self._settings),
+            rules=outbound_rules(self._settings),
             now_ms=wall_clock_ms,
             stored=self._command_stored,
         )

@@ -8,9 +8,7 @@ from connector.inbound.repair import RepairRules
 from connector.inbound.snapshot import LoadRules
 from connector.inbound.stream import StreamRules
 from connector.model.command import ConflictPolicy
-from connector.outbound.intake import IntakeRules
-from connector.outbound.validate import WriteRules
-from connector.outbound.writer import WriterRules
+from connector.outbound.rules import OutboundRules, WriteRules
 from connector.serve.query.queries import QueryRules
 from connector.settings import Settings
 
@@ -39,20 +37,26 @@ def inbound_rules(settings: Settings, org_id: str) -> InboundRules:
     )
 
 
-def intake_rules(settings: Settings) -> IntakeRules:
-    """Mesh to command table."""
-    return IntakeRules(
+def outbound_rules(settings: Settings) -> OutboundRules:
+    """Mesh to org."""
+    commands = settings.commands
+    return OutboundRules(
         objects={
             name: WriteRules(
                 writable=o.writable,
                 fields=frozenset(o.writable_fields),
                 operations=frozenset(o.operations),
                 external_id=o.external_id,
+                on_conflict=ConflictPolicy(o.on_conflict or commands.on_conflict),
+                owner=dict(o.owner),
             )
             for name, o in settings.synced().items()
         },
-        on_conflict=ConflictPolicy(settings.commands.on_conflict),
         max_payload_bytes=int(settings.mqtt.max_payload),
+        per_minute=commands.per_minute,
+        deletes_per_hour=commands.deletes_per_hour,
+        backoff_max_s=settings.sync.backoff_max.total_seconds(),
+        settle_ms=milliseconds(commands.settle_for),
     )
 
 
@@ -62,14 +66,4 @@ def query_rules(settings: Settings) -> QueryRules:
         max_page=settings.query.max_page,
         timeout_s=settings.query.timeout.total_seconds(),
         max_payload_bytes=int(settings.mqtt.max_payload),
-    )
-
-
-def writer_rules(settings: Settings) -> WriterRules:
-    """Command table to org."""
-    synced = settings.synced()
-    return WriterRules(
-        owner={name: dict(o.owner) for name, o in synced.items()},
-        external_id={name: o.external_id for name, o in synced.items() if o.external_id},
-        backoff_max_s=settings.sync.backoff_max.total_seconds(),
     )

@@ -83,8 +83,11 @@ class Envelope:
             return (Message(topic=topic, payload=encode(document), retain=True),)
         return (Message(topic=topic, payload=encode(document)), Message(topic=topic, payload=b"", retain=True))
 
-    def result(self, command: Command) -> Sequence[Message]:
-        """A command's result for its result topic and, if it named one that may be used, its reply address."""
+    def result(self, command: Command, dry_run: Mapping[str, Any] | None = None) -> Sequence[Message]:
+        """A command's result for its result topic and, if it named one that may be used, its reply address.
+
+        `dry_run`: the command was only rehearsed, and this is what would be sent.
+        """
         status = CommandStatus.ACCEPTED if command.status is CommandStatus.SENDING else command.status
         payload = encode(
             {
@@ -99,6 +102,7 @@ class Envelope:
                 "conflict": command.conflict,
                 "accepted_at": to_iso(command.accepted_ms),
                 "completed_at": _iso(command.completed_ms),
+                **({} if dry_run is None else {"dry_run": dry_run}),
             }
         )
         topics = [self._topics.result(command.command_id)]

@@ -86,6 +86,16 @@ class ProblemDocument(Document):
     fields: list[str]
 
 
+class DryRunDocument(Document):
+    """What a command would send now, as far as the replica tells; all null where nothing would be sent."""
+
+    sends: bool
+    operation: str | None
+    id: Id18 | None
+    external_id: dict[str, str] | None
+    fields: Fields | None
+
+
 class ResultDocument(Document):
     """What became of a command."""
 
@@ -100,6 +110,7 @@ class ResultDocument(Document):
     conflict: Fields | None
     accepted_at: Iso
     completed_at: Iso | None
+    dry_run: DryRunDocument | None = Field(None, description="Only there if the command was a dry run.")
 
 
 class RejectedDocument(Document):

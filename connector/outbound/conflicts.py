@@ -42,8 +42,8 @@ def decide(
     """
     base = base or {}
     send = {name: value for name, value in wanted.items() if name not in remote or remote[name] != value}
-    moved = {name for name, value in base.items() if name in remote and remote[name] != value}
-    both = {name for name in moved.intersection(send) if not _ours(policy, owner.get(name, "shared"))}
+    moved = _moved(base, remote)
+    both = {name for name in moved.intersection(send) if not is_ours(policy, owner.get(name, "shared"))}
     if policy is ConflictPolicy.REJECT:
         both |= {name for name in moved if wanted.get(name, base[name]) != remote[name]}
     return Decision(
@@ -55,5 +55,20 @@ def decide(
     )
 
 
-def _ours(policy: ConflictPolicy, owner: str) -> bool:
+def decide_delete(
+    base: Mapping[str, Any] | None, remote: Mapping[str, Any], policy: ConflictPolicy, owner: Mapping[str, str]
+) -> Mapping[str, Mapping[str, Any]]:
+    """The conflicts of a delete, which takes every field: those that the org changed since `base`."""
+    base = base or {}
+    both = {name for name in _moved(base, remote) if not is_ours(policy, owner.get(name, "shared"))}
+    return {name: {"base": base[name], "local": None, "remote": remote[name]} for name in sorted(both)}
+
+
+def is_ours(policy: ConflictPolicy, owner: str) -> bool:
+    """True if our value of a field goes whatever the org did to it."""
     return owner == "mesh" or (owner == "shared" and policy is ConflictPolicy.OVERWRITE)
+
+
+def _moved(base: Mapping[str, Any], remote: Mapping[str, Any]) -> set[str]:
+    """What the org changed since `base`."""
+    return {name for name, value in base.items() if name in remote and remote[name] != value}

@@ -4,7 +4,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -14,37 +14,30 @@ from connector.errors import CommandRejected
 from connector.model.change import Operation
 from connector.model.command import Command, CommandStatus, ConflictPolicy, OrgProblem
 from connector.model.message import Delivery, Message
-from connector.model.objects import ObjectSpec
-from connector.model.times import to_ms
-from connector.outbound.payload import COMMAND_ID, Base, parse_payload, validate_payload
-from connector.outbound.validate import WriteRules, validate_write
+from connector.outbound.admit import Admission, Asker, Catalog, Request, not_synced
+from connector.outbound.payload import COMMAND_ID, parse_payload, validate_payload
+from connector.outbound.rules import OutboundRules
 from connector.ports import Replica, Unit
 
 log = structlog.get_logger()
 
 # A broker redelivers what it had no PUBACK for at the next connection; older than this it is a new message.
 REDELIVERY_WINDOW_MS = 24 * 3600 * 1000
-# Until the change of a command of ours comes back on the stream, what it wrote counts as what the sender had seen.
-ECHO_WINDOW_MS = 10 * 60 * 1000
 
-
-class Catalog(Protocol):
-    """What is known of the objects now."""
-
-    def spec(self, name: str) -> ObjectSpec | None:
-        """The object, or None if it is not synced."""
-        ...
-
-    def prefixes(self) -> Mapping[str, str]:
-        """Key prefix -> object name."""
-        ...
+_REHEARSED_NOTHING: Mapping[str, Any] = {
+    "sends": False,
+    "operation": None,
+    "id": None,
+    "external_id": None,
+    "fields": None,
+}
 
 
 class Answers(Protocol):
     """Builds the messages that answer commands."""
 
-    def result(self, command: Command) -> Sequence[Message]:
-        """The command's result for its result topic and its reply address."""
+    def result(self, command: Command, dry_run: Mapping[str, Any] | None = None) -> Sequence[Message]:
+        """The command's result for its result topic and its reply address; `dry_run`: what would be sent."""
         ...
 
     def rejected(self, topic: str, reason: str, payload: bytes) -> Message:
@@ -56,20 +49,6 @@ class Answers(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IntakeRules:
-    """What of the settings concerns taking commands.
-
-    Attributes:
-        objects: Object name -> what commands may do to it.
-        on_conflict: For commands that do not say.
-    """
-
-    objects: Mapping[str, WriteRules]
-    on_conflict: ConflictPolicy
-    max_payload_bytes: int
-
-
 class CommandIntake:
     """Handles one delivery on a command topic at a time; a crash before its unit leaves the message unacknowledged."""
 
@@ -79,13 +58,14 @@ class CommandIntake:
         replica: Replica,
         catalog: Catalog,
         answers: Answers,
-        rules: IntakeRules,
+        rules: OutboundRules,
         now_ms: Callable[[], int],
         stored: Callable[[], None],
     ) -> None:
         """`stored` is called after a command or an answer was stored, to wake the writer and the relay."""
         self._replica = replica
         self._catalog = catalog
+        self._admission = Admission(catalog, rules)
         self._answers = answers
         self._rules = rules
         self._now_ms = now_ms
@@ -101,82 +81,63 @@ class CommandIntake:
             await self._refuse(delivery, "a retained message is never taken as a command")
             return
         try:
-            payload = parse_payload(delivery.payload, self._rules.max_payload_bytes)
+            data = parse_payload(delivery.payload, self._rules.max_payload_bytes)
         except CommandRejected as error:
             await self._reject(object_name, operation, delivery, {}, error)
             return
-        address = _reply_address(delivery, payload)
-        if address is not None and not self._answers.usable_reply_address(address):
+        asker = _asker(delivery, data)
+        if asker.reply_to is not None and not self._answers.usable_reply_address(asker.reply_to):
             await self._refuse(delivery, "the reply address is not one that the connector may publish to")
             return
         try:
-            command, base = self._command(object_name, operation, delivery, payload)
-            stored = await self._replica.run(partial(self._accept, command, base, delivery))
+            request = self._request(object_name, operation, data, asker)
+            if data.get("dry_run") is True:
+                await self._replica.run(partial(self._rehearse, request))
+                log.info("command.rehearsed", command_id=request.command.command_id)
+            else:
+                new = await self._replica.run(partial(self._accept, request, delivery))
+                event = "command.accepted" if new else "command.repeated"
+                log.info(event, command_id=request.command.command_id)
         except CommandRejected as error:
-            await self._reject(object_name, operation, delivery, payload, error)
+            await self._reject(object_name, operation, delivery, data, error)
             return
-        log.info("command.accepted" if stored else "command.repeated", command_id=command.command_id)
         self._stored()
 
-    def _command(
-        self, object_name: str, operation: str, delivery: Delivery, data: Mapping[str, Any]
-    ) -> tuple[Command, Base | None]:
-        spec, rules = self._catalog.spec(object_name), self._rules.objects.get(object_name)
-        problems = [] if spec and rules else [f"{object_name[:80]}: not a synced object"]
+    def _request(self, object_name: str, operation: str, data: Mapping[str, Any], asker: Asker) -> Request:
+        known = self._catalog.spec(object_name) is not None and object_name in self._rules.objects
+        problems = [] if known else [not_synced(object_name)]
         try:
             payload = validate_payload(data)
         except CommandRejected as error:
             raise CommandRejected(*problems, *error.problems) from None
-        if spec is None or rules is None:
-            raise CommandRejected(*problems)
-        write = validate_write(Operation(operation), payload, spec, rules, self._catalog.prefixes())
-        fields = dict(write.fields)
-        command_id = payload.command_id or f"auto-{uuid.uuid4()}"
-        if operation == Operation.CREATE and rules.external_id and fields.get(rules.external_id) is None:
-            fields[rules.external_id] = command_id
-        command = Command(
-            command_id=command_id,
-            object=spec.name,
-            operation=Operation(operation),
-            record_id=write.record_id,
-            external_id=write.external_id,
-            fields=fields,
-            base=None,
-            on_conflict=ConflictPolicy(payload.on_conflict) if payload.on_conflict else self._rules.on_conflict,
-            expires_ms=to_ms(payload.expires_at) if payload.expires_at else None,
-            sender=payload.sender,
-            reply_to=_reply_address(delivery, data),
-            correlation=_correlation(delivery, data),
-            correlation_data=delivery.correlation,
-            accepted_ms=self._now_ms(),
-            delivery_key=None if payload.command_id else _delivery_key(delivery),
-        )
-        return command, payload.base
+        return self._admission.request(object_name, Operation(operation), payload, asker, self._now_ms())
 
-    def _accept(self, command: Command, base: Base | None, delivery: Delivery, unit: Unit) -> bool:
-        known = self._redelivered(command, delivery, unit)
-        if known is None:
-            spec = self._catalog.spec(command.object)
-            seen = base_values(unit, spec, command, base) if spec else None
-            known = unit.add_command(replace(command, base=seen, base_seq=unit.first_open(command)))
-        answer = command if known is None else _readdressed(known, command)
+    def _accept(self, request: Request, delivery: Delivery, unit: Unit) -> bool:
+        known = self._redelivered(request.command, delivery, unit)
+        stored, new = (known, False) if known is not None else self._admission.accept(unit, request)
+        answer = stored if new else _readdressed(stored, request.command)
         for message in self._answers.result(answer):
             unit.enqueue(message)
-        return known is None
+        return new
 
     def _redelivered(self, command: Command, delivery: Delivery, unit: Unit) -> Command | None:
         if command.delivery_key is None or not delivery.duplicate:
             return None
         return unit.command_by_delivery(command.delivery_key, command.accepted_ms - REDELIVERY_WINDOW_MS)
 
+    def _rehearse(self, request: Request, unit: Unit) -> None:
+        status, told, command = self._admission.rehearse(unit, request)
+        for message in self._answers.result(replace(command, status=status), told):
+            unit.enqueue(message)
+
     async def _reject(
         self, object_name: str, operation: str, delivery: Delivery, data: Mapping[str, Any], error: CommandRejected
     ) -> None:
         named = data.get("command_id")
         command_id = named if isinstance(named, str) and re.fullmatch(COMMAND_ID, named) else None
-        address = _reply_address(delivery, data)
+        asker = _asker(delivery, data)
         log.info("command.rejected", object=object_name[:80], operation=operation, problems=len(error.problems))
-        if command_id is None and address is None:
+        if command_id is None and asker.reply_to is None:
             await self._refuse(delivery, str(error))
             return
         now_ms = self._now_ms()
@@ -188,19 +149,26 @@ class CommandIntake:
             external_id=None,
             fields={},
             base=None,
-            on_conflict=self._rules.on_conflict,
+            on_conflict=ConflictPolicy.REJECT,
             expires_ms=None,
             sender=None,
-            reply_to=address,
-            correlation=_correlation(delivery, data),
-            correlation_data=delivery.correlation,
+            reply_to=asker.reply_to,
+            correlation=asker.correlation,
+            correlation_data=asker.correlation_data,
             accepted_ms=now_ms,
             status=CommandStatus.REJECTED,
             errors=tuple(OrgProblem(code="REJECTED", message=p, fields=_fields_named(p)) for p in error.problems),
             completed_ms=now_ms,
         )
-        await self._replica.run(partial(self._accept, command, None, delivery))
+        await self._replica.run(partial(self._store_rejected, command, data.get("dry_run") is True))
         self._stored()
+
+    def _store_rejected(self, command: Command, rehearsed: bool, unit: Unit) -> None:
+        """A command that was sent before keeps its result; one that was only rehearsed leaves no trace."""
+        known = None if rehearsed else unit.add_command(command)
+        answer = command if known is None else _readdressed(known, command)
+        for message in self._answers.result(answer, _REHEARSED_NOTHING if rehearsed else None):
+            unit.enqueue(message)
 
     async def _refuse(self, delivery: Delivery, reason: str) -> None:
         log.info("command.refused", topic=delivery.topic[:200], bytes=len(delivery.payload))
@@ -219,51 +187,21 @@ def _readdressed(known: Command, repeat: Command) -> Command:
     )
 
 
-def base_values(unit: Unit, spec: ObjectSpec, command: Command, base: Base | None) -> Mapping[str, Any] | None:
-    """The record as the sender had seen it; None where the replica does not have the record.
-
-    Without a `base` of the sender's own that is the replica at acceptance, with what earlier commands on the record
-    write: edits in a row must not conflict with each other.
-
-    Raises:
-        CommandRejected: The change log does not reach back to the state that the sender names.
-    """
-    if command.record_id is None:
-        return None
-    stored = unit.records(spec, [command.record_id]).get(command.record_id)
-    if stored is None:
-        return None
-    if base is None:
-        since_ms = command.accepted_ms - ECHO_WINDOW_MS
-        earlier = unit.unseen_writes(spec.name, command.record_id, stored.modified_ms, since_ms)
-        return {**stored.values, **{name: value for c in earlier for name, value in c.fields.items()}}
-    version = base.version
-    if version is None:
-        seen_ms = to_ms(base.last_modified or "")
-        if seen_ms >= stored.modified_ms:
-            return stored.values
-        version = unit.version_at(spec.name, command.record_id, seen_ms)
-    changed = unit.changed_since(spec.name, command.record_id, version)
-    if changed is None:
-        raise CommandRejected("base: the change log does not reach back to it; read the record again")
-    return {**stored.values, **changed}
-
-
 def _fields_named(problem: str) -> list[str]:
     where = problem.partition(":")[0]
     return [where.removeprefix("fields.")] if where.startswith("fields.") else []
 
 
-def _reply_address(delivery: Delivery, data: Mapping[str, Any]) -> str | None:
-    named = data.get("reply_to")
-    return delivery.response_topic or (named if isinstance(named, str) and named else None)
-
-
-def _correlation(delivery: Delivery, data: Mapping[str, Any]) -> str | None:
+def _asker(delivery: Delivery, data: Mapping[str, Any]) -> Asker:
+    named, correlation = data.get("reply_to"), data.get("correlation")
     if delivery.correlation is not None:
-        return delivery.correlation.decode("utf-8", "replace")
-    named = data.get("correlation")
-    return named if isinstance(named, str) else None
+        correlation = delivery.correlation.decode("utf-8", "replace")
+    return Asker(
+        reply_to=delivery.response_topic or (named if isinstance(named, str) and named else None),
+        correlation=correlation if isinstance(correlation, str) else None,
+        correlation_data=delivery.correlation,
+        delivery_key=_delivery_key(delivery),
+    )
 
 
 def _delivery_key(delivery: Delivery) -> str:

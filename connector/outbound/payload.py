@@ -47,13 +47,16 @@ class Base(BaseModel):
 class CommandPayload(BaseModel):
     """A request to write one record to the org.
 
-    `id` goes with update and delete, `external_id` with upsert, `fields` with create, update and upsert.
+    `id` goes with update and delete, `external_id` with upsert, `fields` with create, update and upsert. `record_of`
+    stands for an `id` that is not known yet: it names the create or upsert that makes the record. With `dry_run`
+    nothing is stored or sent: the result says what would be.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     command_id: CommandId | None = None
     id: str | None = None
+    record_of: CommandId | None = None
     fields: dict[str, Any] | None = None
     external_id: ExternalId | None = None
     base: Base | None = None
@@ -62,6 +65,7 @@ class CommandPayload(BaseModel):
     sender: str | None = Field(None, max_length=128)
     reply_to: str | None = Field(None, max_length=1024)
     correlation: str | None = Field(None, max_length=1024)
+    dry_run: bool | None = None
 
     @field_validator("expires_at")
     @classmethod

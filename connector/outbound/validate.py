@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from connector.errors import CommandRejected
@@ -11,26 +12,11 @@ from connector.model.ids import RecordId, key_prefix, to_record_id
 from connector.model.objects import FieldSpec, ObjectSpec
 from connector.model.times import to_iso, to_ms
 from connector.outbound.payload import CommandPayload
+from connector.outbound.rules import WriteRules
 
 _INT_LIMIT = 2**31
 _NUMBER_LIMIT = 1e300  # and neither infinite nor NaN
 _EMAIL_PARTS = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteRules:
-    """What the settings allow commands to do to one object.
-
-    Attributes:
-        fields: Empty: every synced field that the org lets us write.
-        operations: Names of the allowed operations.
-        external_id: The object's configured external id field, or empty.
-    """
-
-    writable: bool
-    fields: frozenset[str]
-    operations: frozenset[str]
-    external_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +46,10 @@ def validate_write(
     problems = _forbidden(operation, spec, rules)
     problems += _wrong_members(operation, payload)
     record_id, wrong_id = _record_id(payload.id, spec)
-    fields, wrong_fields = _fields(operation, payload, spec, rules, prefixes)
     external_id, wrong_external = _external_id(operation, payload, spec)
+    fields, wrong_fields = _fields(operation, payload, spec, rules, prefixes)
+    if external_id is not None and fields.pop(external_id[0], external_id[1]) != external_id[1]:
+        wrong_fields.append(f"fields.{external_id[0]}: differs from external_id")
     problems += wrong_id + wrong_fields + wrong_external
     if problems:
         raise CommandRejected(*problems)
@@ -85,8 +73,11 @@ def _forbidden(operation: Operation, spec: ObjectSpec, rules: WriteRules) -> lis
 
 
 def _wrong_members(operation: Operation, payload: CommandPayload) -> list[str]:
+    by_id = operation in (Operation.UPDATE, Operation.DELETE)
+    if payload.record_of is not None and (payload.id is not None or not by_id):
+        return ["record_of: not allowed in " + (f"{operation}" if not by_id else f"{operation} with an id")]
     needed = {
-        "id": operation in (Operation.UPDATE, Operation.DELETE),
+        "id": by_id and payload.record_of is None,
         "external_id": operation is Operation.UPSERT,
         "fields": operation is not Operation.DELETE,
     }
@@ -118,7 +109,21 @@ def _external_id(
     field = spec.described.get(payload.external_id.field)
     if field is None or not field.external_id:
         return None, [f"external_id.field: {spec.name} has no such external id field"]
-    return (field.name, payload.external_id.value), []
+    value = payload.external_id.value.strip()
+    if not value:
+        return None, ["external_id.value: empty"]
+    if field.length and len(value) > field.length:
+        return None, [f"external_id.value: {len(value)} characters; at most {field.length} are taken"]
+    if field.kind != "text" and not _is_number(value):
+        return None, ["external_id.value: expected a number, as text"]
+    return (field.name, value), []
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return abs(float(text)) < _NUMBER_LIMIT
+    except ValueError:
+        return False
 
 
 def _fields(
@@ -210,7 +215,10 @@ def _number(field: FieldSpec, value: object) -> float:
         raise ValueError("expected a number")
     if field.precision and abs(value) >= 10 ** (field.precision - field.scale):
         raise ValueError(f"at most {field.precision - field.scale} digits before the decimal point")
-    return float(value)
+    # The org rounds on save: what is compared later is what it stores.
+    if not field.precision:
+        return float(value)
+    return float(Decimal(str(value)).quantize(Decimal(1).scaleb(-field.scale), ROUND_HALF_UP))
 
 
 def _date(value: object) -> str:
@@ -238,7 +246,7 @@ def _text(field: FieldSpec, value: object, prefixes: Mapping[str, str]) -> str |
         raise ValueError("expected text")  # noqa: TRY004 - one error type for every wrong value
     if field.type == "reference":
         return _reference(field, value, prefixes)
-    text = value.strip()  # the org trims on save: what is compared later is what it stores
+    text = value.replace("\0", "").strip()  # the org trims on save: what is compared later is what it stores
     if field.length and len(text) > field.length:
         raise ValueError(f"{len(text)} characters; at most {field.length} are taken")
     if field.type == "email" and len([p for p in text.split("@") if p]) != _EMAIL_PARTS:

@@ -325,7 +325,7 @@ def test_a_busy_org_is_tried_again(stack: Stack) -> None:
     """503 and row locks are waited out with back-off; the result says how many attempts it took."""
     contact = stack.org.create("Contact", LastName="Busy")
     stack.until_change(contact)
-    stack.org.fault("rest", method="PATCH", status=503, code="SERVER_UNAVAILABLE", count=2)
+    stack.org.fault("rest", path="/composite$|/sobjects/Contact/", status=503, code="SERVER_UNAVAILABLE", count=2)
     done = run(stack, "Contact", "update", id=contact, fields={"Phone": "1"})
     assert (done["status"], done["attempts"]) == ("succeeded", 3)
 
@@ -334,7 +334,7 @@ def test_a_lost_answer_has_one_effect(stack: Stack) -> None:
     """The org took the write and the answer was lost: an update is found there, a keyed create is found by its key."""
     contact = stack.org.create("Contact", LastName="Lost")
     stack.until_change(contact)
-    stack.org.fault("rest", method="PATCH", drop_response=True)
+    stack.org.fault("rest", path="/composite$|/sobjects/Contact/", drop_response=True)
     assert run(stack, "Contact", "update", id=contact, fields={"Phone": "1"})["status"] == "succeeded"
     stack.org.fault("rest", method="POST", path="sobjects/Lead", drop_response=True)
     made = run(stack, "Lead", "create", fields={"LastName": "LostLead", "Company": "Lost"})

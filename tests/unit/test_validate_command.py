@@ -10,8 +10,9 @@ from connector.errors import CommandRejected
 from connector.model.change import Operation
 from connector.model.objects import ObjectSpec, object_spec
 from connector.outbound.payload import CommandPayload, parse_payload, validate_payload
-from connector.outbound.settle import literal
-from connector.outbound.validate import ValidWrite, WriteRules, validate_write, wire_value
+from connector.outbound.rules import WriteRules
+from connector.outbound.soql import literal
+from connector.outbound.validate import ValidWrite, validate_write, wire_value
 
 ALL_OPERATIONS = frozenset({"create", "update", "upsert", "delete"})
 RULES = WriteRules(writable=True, fields=frozenset(), operations=ALL_OPERATIONS, external_id="")

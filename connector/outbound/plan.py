@@ -1,0 +1,356 @@
+"""What to do with a command now: answer it, ask the org, or send it, and what. Decided inside a unit, without I/O."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from connector.model.change import Operation
+from connector.model.command import Command, CommandStatus, ConflictPolicy, OrgProblem, command_key, external_key
+from connector.model.ids import RecordId
+from connector.model.objects import ObjectSpec
+from connector.outbound.conflicts import Decision, decide, decide_delete, is_ours
+from connector.outbound.lost import Found, Verdict
+from connector.outbound.rules import WriteRules
+from connector.outbound.soql import still_holds, unchanged_since
+from connector.ports import RecordWrite, Unit
+
+# How long a write of ours counts as there although its change has not come back: the stream may be down.
+ECHO_WINDOW_MS = 10 * 60 * 1000
+# The org's stamps are whole seconds. What was modified this long ago has no second write in the same second on its way.
+SETTLED_MS = 60 * 1000
+# A lost write of ours is stamped by the org's clock, its beginning by ours.
+CLOCK_SKEW_MS = 5 * 60 * 1000
+MOST_MERGED = 50
+
+HEADER_FIELD = "LastModifiedDate"
+NO_RECORD = "RECORD_NOT_MADE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """The record as the org has it, as far as known.
+
+    Attributes:
+        values: None: it is not there.
+        ours: True if the org says that our user was the last to modify it; None where it was not asked.
+    """
+
+    values: Mapping[str, Any] | None
+    modified_ms: int
+    ours: bool | None = None
+    record_id: RecordId | None = None
+
+
+class Question(StrEnum):
+    """What the org is to be asked before a command can go on.
+
+    Attributes:
+        RECORD: The record as it stands, by its id.
+        KEYED: The same by the external id of an upsert.
+        CREATED: Whether it took a create.
+    """
+
+    RECORD = "record"
+    KEYED = "keyed"
+    CREATED = "created"
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The command has its end, without a call."""
+
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The org has to be asked."""
+
+    command: Command
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """It cannot be told yet what became of the command."""
+
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One write.
+
+    Attributes:
+        commands: Those it is the write of, in order; the last one carries the others.
+        by_header: The conditional header is guard enough, so that a row call may be made.
+    """
+
+    commands: tuple[Command, ...]
+    write: RecordWrite
+    by_header: bool
+
+
+Step = Finish | Ask | Wait | Send
+
+
+class Planner:
+    """Plans the commands of one object; for one unit."""
+
+    def __init__(self, unit: Unit, spec: ObjectSpec, rules: WriteRules, now_ms: int) -> None:
+        self._unit = unit
+        self._spec = spec
+        self._rules = rules
+        self._now_ms = now_ms
+
+    def plan(
+        self,
+        command: Command,
+        behind: Sequence[Command] = (),
+        remote: Remote | None = None,
+        found: Found | None = None,
+    ) -> Step:
+        """The next step.
+
+        Args:
+            command: The first one that waits on its record.
+            behind: Those that wait behind it, in order; what can be merged with it is.
+            remote: The record, if the org was asked.
+            found: What became of a lost create, if the org was asked.
+        """
+        if self._expired(command) and not command.answer_lost:
+            return Finish(replace(command, status=CommandStatus.EXPIRED))
+        if command.operation is Operation.CREATE:
+            return self._create(command, found)
+        command = self.resolved(command)
+        if remote is not None and remote.record_id is not None:
+            command = replace(command, record_id=remote.record_id)
+        if command.record_id is None:
+            return self._without_id(command, remote)
+        return self._with_id(command, command.record_id, behind, remote)
+
+    def resolved(self, command: Command) -> Command:
+        """The command with the id of its record, if an earlier command has found it or made it."""
+        if command.record_id is not None:
+            return command
+        if command.record_of is not None:
+            return replace(command, record_id=self._unit.record_by_key(command.object, command_key(command.record_of)))
+        if command.external_id is not None:
+            known = self._unit.record_by_key(command.object, external_key(command.object, *command.external_id))
+            return replace(command, record_id=known if known and self._may_live(known) else None)
+        return command
+
+    def known(self, record_id: RecordId) -> Remote | None:
+        """The record by what the replica holds and our own writes on their way back; None if that is not enough."""
+        stored = self._unit.records(self._spec, [record_id]).get(record_id)
+        if stored is None or stored.deleted_ms is not None:
+            return None
+        values, modified_ms = dict(stored.values), stored.modified_ms
+        since_ms = self._now_ms - ECHO_WINDOW_MS
+        for earlier in self._unit.unseen_writes(self._spec.name, record_id, stored.modified_ms, since_ms):
+            values.update(earlier.fields)
+            modified_ms = max(modified_ms, earlier.written_ms or 0)
+        return Remote(values=values, modified_ms=modified_ms)
+
+    def base(self, command: Command, remote: Remote | None = None) -> Mapping[str, Any] | None:
+        """What the sender had seen: the base at acceptance, and what earlier commands have written since.
+
+        Where the org says that our user was the last to modify the record, a value that differs from what we wrote is
+        what the org made of it (a trigger, a rounding), not somebody's edit.
+        """
+        if command.record_id is None:
+            return command.base
+        seen: dict[str, Any] = {}
+        if command.base_seq is not None:
+            for earlier in self._unit.written_between(
+                command.object, command.record_id, command.base_seq, command.seq or 2**62
+            ):
+                seen.update(earlier.fields)
+        if command.answer_lost and remote is not None and self._is_own_write(command, remote):
+            seen.update(command.fields)
+        if remote is not None and remote.values is not None and seen and self._last_was_ours(command, remote):
+            seen = {name: remote.values.get(name, value) for name, value in seen.items()}
+        return command.base if not seen else {**(command.base or {}), **seen}
+
+    # Creates
+
+    def _create(self, command: Command, found: Found | None) -> Step:
+        if not command.answer_lost:
+            return self._send(command, command.fields)
+        if found is None:
+            return Ask(command, Question.CREATED)
+        if found.verdict is Verdict.OPEN and not self._expired(command):
+            return Wait(command)
+        if found.verdict is Verdict.ABSENT and not self._expired(command):
+            return self._send(command, command.fields)
+        return Finish(self._settled(command, found))
+
+    def _settled(self, command: Command, found: Found) -> Command:
+        match found.verdict:
+            case Verdict.TAKEN:
+                return replace(command, status=CommandStatus.SUCCEEDED, record_id=found.record_id, errors=())
+            case Verdict.FOREIGN:
+                text, names = "another record has this external id", [self._rules.external_id]
+                return _failed(command, OrgProblem(code="DUPLICATE_VALUE", message=text, fields=names))
+            case Verdict.ABSENT:
+                return replace(command, status=CommandStatus.EXPIRED)
+            case _:
+                return replace(command, status=CommandStatus.UNKNOWN)
+
+    # Commands on a record whose id is not known
+
+    def _without_id(self, command: Command, remote: Remote | None) -> Step:
+        if command.record_of is not None:
+            problem = OrgProblem(code=NO_RECORD, message=f"command {command.record_of} has made no record", fields=[])
+            return Finish(_failed(command, problem))
+        if command.answer_lost and remote is None:
+            return Ask(command, Question.KEYED)
+        if self._expired(command):
+            return Finish(replace(command, status=CommandStatus.EXPIRED))
+        return self._send(command, command.fields)
+
+    def _may_live(self, record_id: RecordId) -> bool:
+        stored = self._unit.records(self._spec, [record_id]).get(record_id)
+        return stored is None or stored.deleted_ms is None
+
+    # Commands on a record
+
+    def _with_id(self, command: Command, record_id: RecordId, behind: Sequence[Command], remote: Remote | None) -> Step:
+        if remote is None and not command.answer_lost:
+            remote = self.known(record_id)
+        if remote is None:
+            if command.answer_lost or command.base is not None or command.base_seq is not None:
+                return Ask(command, Question.RECORD)
+            # Nothing is known of what the sender had seen: there is nothing to compare.
+            return self._send(command, command.fields)
+        if remote.values is None:
+            return self._of_nothing(command)
+        if command.operation is Operation.DELETE:
+            return self._delete(command, remote, remote.values)
+        return self._update(command, behind, remote, remote.values)
+
+    def _of_nothing(self, command: Command) -> Step:
+        """The record is deleted, or never was."""
+        if command.operation is Operation.DELETE:
+            return Finish(replace(command, status=CommandStatus.SUCCEEDED, errors=()))
+        if self._expired(command):
+            return Finish(replace(command, status=CommandStatus.EXPIRED))
+        if command.operation is Operation.UPSERT:
+            return self._send(replace(command, record_id=None), command.fields)
+        return Finish(_failed(command, OrgProblem(code="ENTITY_IS_DELETED", message="entity is deleted", fields=[])))
+
+    def _delete(self, command: Command, remote: Remote, values: Mapping[str, Any]) -> Step:
+        if self._expired(command):
+            return Finish(replace(command, status=CommandStatus.EXPIRED))
+        base = self.base(command, remote)
+        conflict = decide_delete(base, values, command.on_conflict, self._rules.owner)
+        if conflict:
+            return Finish(replace(command, status=CommandStatus.CONFLICT, conflict=conflict))
+        return self._send(command, {}, remote, guarded=sorted(self._not_ours(command, base or {})))
+
+    def _update(self, command: Command, behind: Sequence[Command], remote: Remote, values: Mapping[str, Any]) -> Step:
+        base = self.base(command, remote)
+        decision = self._decide(command, base, values)
+        if decision.conflict:
+            return Finish(replace(command, status=CommandStatus.CONFLICT, conflict=decision.conflict))
+        if self._expired(command) and decision.send:
+            return Finish(replace(command, status=CommandStatus.EXPIRED))
+        merged = self._merged(command, decision, behind, remote)
+        fields = {name: value for c in merged for name, value in (c.sent or {}).items()}
+        if not fields:
+            # A lost write may have made it so; then its change is still to come.
+            sent: dict[str, Any] | None = None if command.answer_lost else {}
+            return Finish(replace(command, status=CommandStatus.SUCCEEDED, errors=(), sent=sent))
+        watched = set(base or {}) if command.on_conflict is ConflictPolicy.REJECT else self._not_ours(command, fields)
+        return self._send(merged[-1], fields, remote, guarded=sorted(watched), carried=merged[:-1])
+
+    def _not_ours(self, command: Command, names: Iterable[str]) -> set[str]:
+        """The fields that must not be overwritten if somebody changed them."""
+        return {n for n in names if not is_ours(command.on_conflict, self._rules.owner.get(n, "shared"))}
+
+    def _decide(self, command: Command, base: Mapping[str, Any] | None, values: Mapping[str, Any]) -> Decision:
+        return decide(command.fields, base, values, command.on_conflict, self._rules.owner)
+
+    def _merged(self, first: Command, decision: Decision, behind: Sequence[Command], remote: Remote) -> list[Command]:
+        """The commands whose edits go together, each with what it adds: as many as lose nothing.
+
+        A field that two of them set to different values ends it: the org's triggers and history are to see both.
+        """
+        merged = [replace(first, sent=decision.send)]
+        together = dict(first.fields)
+        for command in behind[: MOST_MERGED - 1]:
+            if not self._joins(command, first) or any(together.get(n, v) != v for n, v in command.fields.items()):
+                break
+            base = self.base(command, remote)
+            if command.base_seq is not None:
+                seen = {n: v for c in merged if c.seq >= command.base_seq for n, v in c.fields.items()}
+                base = {**(base or {}), **seen}
+            decision = self._decide(command, base, {**(remote.values or {}), **together})
+            if decision.conflict:
+                break
+            merged.append(replace(command, sent=decision.send))
+            together |= command.fields
+        return merged
+
+    def _joins(self, command: Command, first: Command) -> bool:
+        return (
+            command.operation is Operation.UPDATE
+            and first.operation is Operation.UPDATE
+            and not first.answer_lost
+            and not command.answer_lost
+            and command.record_id == first.record_id
+            and command.on_conflict is first.on_conflict
+            and not self._expired(command)
+            and (command.retry_ms is None or command.retry_ms <= self._now_ms)
+        )
+
+    def _send(
+        self,
+        command: Command,
+        fields: Mapping[str, Any],
+        remote: Remote | None = None,
+        *,
+        guarded: Sequence[str] = (),
+        carried: Sequence[Command] = (),
+    ) -> Send:
+        """A write; `guarded`: fields that nobody may have changed (with none, it is made whatever happened)."""
+        operation = command.operation
+        if operation is Operation.UPSERT and command.record_id is not None:
+            operation = Operation.UPDATE
+        write = RecordWrite(
+            object=command.object,
+            operation=operation,
+            fields=fields,
+            record_id=command.record_id,
+            external_id=command.external_id if operation is Operation.UPSERT else None,
+        )
+        by_header = True
+        if guarded and remote is not None:
+            guard = unchanged_since(self._spec, remote.modified_ms)
+            by_header = self._now_ms - remote.modified_ms >= SETTLED_MS and self._spec.modified_field == HEADER_FIELD
+            holds = "" if by_header else still_holds(self._spec, remote.values or {}, guarded)
+            by_header = by_header and operation is not Operation.DELETE
+            guard = f"{guard} AND {holds}" if holds else guard
+            write = replace(write, only_if=guard, if_unmodified_since_ms=remote.modified_ms)
+        others = tuple(replace(c, carried_by=command.command_id) for c in carried)
+        return Send((*others, replace(command, sent=fields, carried_by=None)), write, by_header)
+
+    def _expired(self, command: Command) -> bool:
+        return command.expires_ms is not None and command.expires_ms <= self._now_ms
+
+    def _is_own_write(self, command: Command, remote: Remote) -> bool:
+        """True if a lost write of the command's own can be what modified the record last."""
+        return bool(remote.ours) and remote.modified_ms >= (command.sent_ms or command.accepted_ms) - CLOCK_SKEW_MS
+
+    def _last_was_ours(self, command: Command, remote: Remote) -> bool:
+        if not remote.ours or command.record_id is None:
+            return False
+        if command.answer_lost:
+            return self._is_own_write(command, remote)
+        written_ms = self._unit.last_written_ms(command.object, command.record_id)
+        return written_ms is not None and remote.modified_ms // 1000 <= written_ms // 1000
+
+
+def _failed(command: Command, problem: OrgProblem) -> Command:
+    return replace(command, status=CommandStatus.FAILED, errors=(problem,))
