@@ -144,11 +144,17 @@ class Planner:
     def known(self, record_id: RecordId) -> Remote | None:
         """The record by what the replica holds and our own writes on their way back; None if that is not enough."""
         stored = self._unit.records(self._spec, [record_id]).get(record_id)
-        if stored is None or stored.deleted_ms is not None:
-            return None
-        values, modified_ms = dict(stored.values), stored.modified_ms
+        modified_ms = 0 if stored is None else stored.modified_ms
         since_ms = self._now_ms - ECHO_WINDOW_MS
-        for earlier in self._unit.unseen_writes(self._spec.name, record_id, stored.modified_ms, since_ms):
+        unseen = self._unit.unseen_writes(self._spec.name, record_id, modified_ms, since_ms)
+        if stored is None:
+            # A record that we have just made: what we know of it is what we set.
+            if not unseen or unseen[0].operation is not Operation.CREATE:
+                return None
+        elif stored.deleted_ms is not None:
+            return None
+        values = {} if stored is None else dict(stored.values)
+        for earlier in unseen:
             values.update(earlier.fields)
             modified_ms = max(modified_ms, earlier.written_ms or 0)
         return Remote(values=values, modified_ms=modified_ms)

@@ -2,215 +2,25 @@
 
 import asyncio
 import json
-import random
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from importlib.resources import files
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from connector.errors import LinkDown, OrgThrottled, RowLocked
 from connector.model.change import Change, CommitInfo, Operation, Origin
-from connector.model.command import Command, CommandStatus, ConflictPolicy, OrgProblem
-from connector.model.ids import RecordId
-from connector.model.message import Delivery, Message
-from connector.model.objects import ObjectSpec, object_spec
-from connector.model.record import ReadRecord, StoredRecord
-from connector.outbound.intake import CommandIntake, IntakeRules
-from connector.outbound.validate import WriteRules
-from connector.outbound.writer import CommandWriter, WriterRules
-from connector.ports import Purpose, QueryPage, RecordWrite, Unit, WriteOutcome
-from connector.store.database import Database
+from connector.model.command import CommandStatus, OrgProblem
+from connector.ports import Unit, WriteOutcome
+from tests.commands import ID, NEW_ID, OTHER_ID, SECOND_MS, US, VALUES, Bench, lost_create, opened, update
 from tests.waiting import until
-
-ID = RecordId("0035f00002KmQ7aAAF")
-NEW_ID = "0035f00002KmQ7bAAF"
-SECOND_MS = 1_767_268_800_000
-CONTACT: ObjectSpec = object_spec(
-    json.loads(files("connector.devorg.objects").joinpath("describe/Contact.json").read_text("utf-8")),
-    ("FirstName", "LastName", "Phone", "Email"),
-)
-RULES = WriteRules(
-    writable=True,
-    fields=frozenset(),
-    operations=frozenset({"create", "update", "upsert", "delete"}),
-    external_id="",
-)
-
-
-def read(_spec: ObjectSpec, row: Mapping[str, Any]) -> ReadRecord:
-    values = {name: value for name, value in row.items() if name != "at"}
-    return ReadRecord(id=ID, values=values, modified_ms=row["at"], modstamp_ms=row["at"], deleted=False)
-
-
-class OneObject:
-    """A catalog that knows contacts."""
-
-    def spec(self, name: str) -> ObjectSpec | None:
-        return CONTACT if name == "Contact" else None
-
-    def prefixes(self) -> Mapping[str, str]:
-        return {"003": "Contact"}
-
-
-class PlainAnswers:
-    """Results as they stand; topics as in the interface."""
-
-    def result(self, command: Command) -> Sequence[Message]:
-        body = {"status": command.status, "errors": list(command.errors), "id": command.record_id}
-        topics = [f"r/result/{command.command_id}", *([command.reply_to] if command.reply_to else [])]
-        return [
-            Message(topic=topic, payload=orjson.dumps(body), correlation=command.correlation_data) for topic in topics
-        ]
-
-    def rejected(self, topic: str, reason: str, payload: bytes) -> Message:
-        return Message(
-            topic="r/rejected", payload=orjson.dumps({"topic": topic, "reason": reason, "size": len(payload)})
-        )
-
-    def usable_reply_address(self, topic: str) -> bool:
-        return not topic.startswith("r/result")
-
-
-Answer = WriteOutcome | Exception
-
-
-@dataclass
-class ScriptedOrg:
-    """An org whose answers are given in advance; it remembers what it was asked."""
-
-    answers: deque[Answer] = field(default_factory=deque)
-    rows: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    found: Sequence[Mapping[str, Any]] = ()
-    writes: list[RecordWrite] = field(default_factory=list)
-    queries: list[str] = field(default_factory=list)
-
-    async def write(self, write: RecordWrite) -> WriteOutcome:
-        self.writes.append(write)
-        answer = self.answers.popleft() if self.answers else WriteOutcome(id=write.record_id or RecordId(NEW_ID))
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def retrieve(
-        self, _name: str, ids: Sequence[RecordId], _fields: Sequence[str], _purpose: Purpose
-    ) -> Sequence[Mapping[str, Any] | None]:
-        return [self.rows.get(i) for i in ids]
-
-    async def query(self, soql: str, _purpose: Purpose, *, deleted: bool = False) -> QueryPage:
-        assert deleted, "a created record may have been deleted meanwhile"
-        self.queries.append(soql)
-        return QueryPage(self.found, None, len(self.found), 0)
-
-
-@dataclass
-class Bench:
-    """Intake and writer on one database."""
-
-    database: Database
-    org: ScriptedOrg
-    now_ms: int = SECOND_MS + 60_000
-    packet_id: int = 0
-    external_id: str = ""
-
-    def __post_init__(self) -> None:
-        self.intake = CommandIntake(
-            replica=self.database,
-            catalog=OneObject(),
-            answers=PlainAnswers(),
-            rules=IntakeRules(objects={"Contact": RULES}, on_conflict=ConflictPolicy.MERGE, max_payload_bytes=10_000),
-            now_ms=lambda: self.now_ms,
-            stored=lambda: None,
-        )
-
-    async def give(self, operation: str, payload: object, **delivery: Any) -> None:
-        """A service publishes a command."""
-        self.packet_id += 1
-        raw = payload if isinstance(payload, bytes) else orjson.dumps(payload)
-        message: dict[str, Any] = {"retained": False, "duplicate": False, "packet_id": self.packet_id, "token": None}
-        message |= {"response_topic": None, "correlation": None, **delivery}
-        name = message.pop("object_name", "Contact")
-        await self.intake.handle(
-            name, operation, Delivery(topic=f"r/command/{name}/{operation}", payload=raw, **message)
-        )
-
-    def writer(self, parallel: int = 4) -> CommandWriter:
-        return CommandWriter(
-            replica=self.database,
-            org=self.org,  # type: ignore[arg-type]  # the three methods that the writer uses
-            catalog=OneObject(),
-            read=read,
-            result=PlainAnswers().result,
-            rules=WriterRules(owner={}, external_id={}, backoff_max_s=60, parallel=parallel),
-            now_ms=lambda: self.now_ms,
-            rng=random.Random(1),
-            settled=lambda: None,
-        )
-
-    async def send_all(self) -> None:
-        """The writer works until nothing is open that is due."""
-        writer = self.writer()
-        job = asyncio.create_task(writer.run())
-        await until(self.idle)
-        writer.drain()
-        await job
-
-    async def idle(self) -> bool:
-        def look(unit: Unit) -> bool:
-            return not any(
-                c.status is CommandStatus.SENDING
-                or (c.status is CommandStatus.ACCEPTED and (c.retry_ms or 0) <= self.now_ms and not self.waits(unit, c))
-                for c in unit.commands(None, 100)
-            )
-
-        return await self.database.run(look)
-
-    def waits(self, unit: Unit, command: Command) -> bool:
-        """An earlier command on the same record waits for its retry."""
-        earlier = [c for c in unit.commands(None, 100) if c.seq < command.seq and c.record_id == command.record_id]
-        return any(not c.status.final and (c.retry_ms or 0) > self.now_ms for c in earlier if c.record_id)
-
-    async def command(self, command_id: str) -> Command:
-        found = await self.database.run(lambda unit: unit.command(command_id))
-        assert found is not None
-        return found
-
-    async def messages(self) -> list[tuple[str, Any]]:
-        due = await self.database.run(lambda unit: unit.due(100))
-        return [(m.message.topic, orjson.loads(m.message.payload)) for m in due]
-
-    async def store(self, values: Mapping[str, Any], version: int = 0) -> None:
-        record = StoredRecord(
-            id=ID, values=values, version=version, synced_ms=SECOND_MS, deleted_ms=None, modified_ms=SECOND_MS
-        )
-        await self.database.run(lambda unit: unit.put(CONTACT, [record]))
-
-
-VALUES = {"FirstName": "Jo", "LastName": "Doe", "Phone": "1", "Email": None}
-
-
-@asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[Bench]:
-    async with Database(path / "replica.db") as database:
-        await database.run(lambda unit: unit.define(CONTACT))
-        bench = Bench(database, ScriptedOrg())
-        await bench.store(VALUES)
-        yield bench
 
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     async with opened(tmp_path) as made:
         yield made
-
-
-def update(command_id: str, **fields: Any) -> dict[str, Any]:
-    return {"command_id": command_id, "id": ID, "fields": fields}
 
 
 async def test_an_update_goes_out_guarded_and_is_answered_twice(bench: Bench) -> None:
@@ -318,7 +128,6 @@ async def test_a_spent_budget_holds_every_command(bench: Bench) -> None:
     """No other command would fare better."""
     bench.org.answers.append(OrgThrottled("quota", retry_after_s=30))
     await bench.give("create", {"command_id": "a", "fields": {"LastName": "A"}})
-    await bench.give("create", {"command_id": "b", "fields": {"LastName": "B"}})
     writer = bench.writer(parallel=1)
     job = asyncio.create_task(writer.run())
 
@@ -326,6 +135,7 @@ async def test_a_spent_budget_holds_every_command(bench: Bench) -> None:
         return (await bench.command("a")).retry_ms is not None
 
     await until(held)
+    await bench.give("create", {"command_id": "b", "fields": {"LastName": "B"}})
     writer.wake()
     writer.drain()
     await job
@@ -346,27 +156,71 @@ async def test_the_lost_answer_of_an_update_is_settled_by_reading(bench: Bench) 
     assert (await bench.command("a")).status is CommandStatus.SUCCEEDED
 
 
-@pytest.mark.parametrize(
-    ("found", "status"),
-    [
-        (({"Id": NEW_ID},), CommandStatus.SUCCEEDED),
-        ((), CommandStatus.UNKNOWN),
-        (({"Id": NEW_ID},) * 2, CommandStatus.UNKNOWN),
-    ],
-)
-async def test_the_lost_answer_of_a_create_is_never_a_second_record(
-    bench: Bench, found: Sequence[Mapping[str, Any]], status: CommandStatus
-) -> None:
-    """One record with these fields is ours; none or several prove nothing."""
-    bench.org.answers.append(LinkDown("lost"))
-    await bench.give("create", {"command_id": "a", "fields": {"LastName": "O'Hara"}})
-    await bench.send_all()
-    bench.org.found = found
-    bench.now_ms += 60_000
+async def test_a_lost_create_is_found_by_what_it_wrote(bench: Bench) -> None:
+    """One record of our user, of that time, with these fields: ours. No second call."""
+    await lost_create(bench)
+    bench.org.found = ({"Id": NEW_ID, "LastName": "O'Hara"}, {"Id": OTHER_ID, "LastName": "Else"})
     await bench.send_all()
     assert len(bench.org.writes) == 1
-    assert (await bench.command("a")).status is status
-    assert r"LastName = 'O\'Hara'" in bench.org.queries[0]
+    done = await bench.command("a")
+    assert (done.status, done.record_id) == (CommandStatus.SUCCEEDED, NEW_ID)
+    assert f"CreatedById = '{US}'" in bench.org.queries[0]
+
+
+async def test_a_lost_create_that_is_not_there_waits_and_is_repeated(bench: Bench) -> None:
+    """A request may run ten minutes in the org; then nothing of it can appear any more."""
+    await lost_create(bench)
+    await bench.send_all()
+    assert (await bench.command("a")).status is CommandStatus.ACCEPTED
+    bench.now_ms += 10 * 60_000
+    await bench.send_all()
+    assert len(bench.org.writes) == 2
+    done = await bench.command("a")
+    assert (done.status, done.attempts) == (CommandStatus.SUCCEEDED, 2)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        ({"Id": NEW_ID, "LastName": "O'Hara"}, {"Id": OTHER_ID, "LastName": "O'Hara"}),
+        ({"Id": NEW_ID, "LastName": "O'HARA of a trigger"},),
+    ],
+)
+async def test_a_lost_create_that_cannot_be_told_is_unknown(bench: Bench, found: Sequence[Mapping[str, Any]]) -> None:
+    """Several records fit, or one of ours that no command accounts for: a repetition could be a second record."""
+    await lost_create(bench)
+    bench.org.found = found
+    await bench.send_all()
+    assert (await bench.command("a")).status is CommandStatus.ACCEPTED
+    bench.now_ms += 10 * 60_000
+    await bench.send_all()
+    assert len(bench.org.writes) == 1
+    assert (await bench.command("a")).status is CommandStatus.UNKNOWN
+
+
+async def test_equal_creates_take_a_record_each(bench: Bench) -> None:
+    """Two lost creates with the same content and two records: which is whose does not matter."""
+    await lost_create(bench, "Twin", "a")
+    bench.org.answers.append(LinkDown("lost"))
+    await bench.give("create", {"command_id": "b", "fields": {"LastName": "Twin"}})
+    bench.org.found = ({"Id": NEW_ID, "LastName": "Twin"}, {"Id": OTHER_ID, "LastName": "Twin"})
+    await bench.send_all()
+    bench.now_ms += 60_000
+    await bench.send_all()
+    both = [await bench.command("a"), await bench.command("b")]
+    assert {c.record_id for c in both} == {NEW_ID, OTHER_ID}
+    assert {c.status for c in both} == {CommandStatus.SUCCEEDED}
+
+
+async def test_a_lost_create_that_expires_may_have_been_taken(bench: Bench) -> None:
+    """`expired` would say that it was not."""
+    bench.org.answers.append(LinkDown("lost"))
+    late = {"command_id": "a", "fields": {"LastName": "A"}, "expires_at": "2026-01-01T12:03:00Z"}
+    await bench.give("create", late)
+    await bench.send_all()
+    bench.now_ms += 120_000
+    await bench.send_all()
+    assert (await bench.command("a")).status is CommandStatus.UNKNOWN
 
 
 async def test_what_was_under_way_when_the_process_died_counts_as_lost(tmp_path: Path) -> None:
@@ -379,7 +233,7 @@ async def test_what_was_under_way_when_the_process_died_counts_as_lost(tmp_path:
             unit.update_command(replace(command, status=CommandStatus.SENDING, attempts=1))
 
         await bench.database.run(died)
-        bench.org.found = ({"Id": NEW_ID},)
+        bench.org.found = ({"Id": NEW_ID, "LastName": "A"},)
         await bench.send_all()
         assert bench.org.writes == []
         assert (await bench.command("a")).record_id == NEW_ID
