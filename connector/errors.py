@@ -59,6 +59,10 @@ class StoreBusy(TransientError):
     """Another process holds the database's write lock."""
 
 
+class SearchNotReady(TransientError):
+    """The full-text index of an object is still being made."""
+
+
 class ReplayWindowLost(TransientError):
     """The org no longer knows the replay id: subscribe at new events, catch up by query, announce the hole."""
 

@@ -273,6 +273,10 @@ class Unit(Protocol):
         """
         ...
 
+    def extend_indexes(self, object_name: str, rows: int) -> bool:
+        """Make one index of the object's, or take up to `rows` records into its text index; True if there is more."""
+        ...
+
     def records(self, spec: ObjectSpec, ids: Iterable[RecordId]) -> dict[RecordId, StoredRecord]:
         """Those of the records that are stored, deleted ones included."""
         ...

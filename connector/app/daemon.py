@@ -9,6 +9,7 @@ from importlib.metadata import version as distribution_version
 import structlog
 
 from connector.app.actions import control_actions
+from connector.app.indexing import keep_indexed
 from connector.app.org import Org, change_source, opened_org, wall_clock_ms
 from connector.app.reports import Observer, freshness_of, round_messages
 from connector.app.rules import inbound_rules, milliseconds, outbound_rules, query_rules
@@ -250,6 +251,7 @@ class Daemon:
                 "serve.health": self._health.run,
                 "salesforce.budget": self._org.budget.run,
                 "store.retention": self._retention,
+                "store.indexes": partial(keep_indexed, self._database, self._settings.synced),
                 "store.queued_commands": self._queued_commands,
             },
         )

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 
+from connector.app.indexing import index_objects
 from connector.app.org import opened_org, wall_clock_ms
 from connector.app.rules import inbound_rules
 from connector.inbound.engine import Inbound, Outlets
@@ -55,4 +56,5 @@ async def sync_once(settings: Settings, objects: Sequence[str] | None, progress:
         for name in inbound.catalog.specs:
             await inbound.loader.load(name)
         await inbound.sync()
+        await index_objects(database, list(inbound.catalog.specs))
     return rounds

@@ -74,9 +74,10 @@ def get_record(settings_path: str | None, object_name: str, record_id: str, as_j
 def search_records(
     settings_path: str | None, object_name: str, terms: Sequence[str], limit: int, after: str | None, as_json: bool
 ) -> None:
-    """Find records of OBJECT by text anywhere in them, or by fields.
+    """Find records of OBJECT by words, or by fields.
 
-    FIELD=VALUE finds VALUE anywhere in a text field, without regard to case; other fields by equality.
+    TERM is a word, or the beginning of one, in any text field. FIELD=VALUE finds VALUE anywhere in a text field, without
+    regard to case; other fields by equality.
     """
     with _replica(settings_path) as replica:
         columns = _columns(replica, object_name)

@@ -60,6 +60,19 @@ class FieldSpec:
         """How its values look in SQLite and in messages."""
         return _KINDS.get(self.type, "text")
 
+    @property
+    def searched(self) -> bool:
+        """True if its words are found by a text search: every text but ids of other records."""
+        return self.kind == "text" and self.type not in ("reference", "id")
+
+    @property
+    def looked_up(self) -> bool:
+        """True if records are likely to be looked up by it; the org indexes the same fields.
+
+        Source: Salesforce, "Working with Very Large SOQL Queries" (standard and custom indexes).
+        """
+        return self.name == "Name" or self.type in ("reference", "email") or self.unique or self.external_id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectSpec:
@@ -134,12 +147,16 @@ class ObjectColumns:
 
     Attributes:
         fields: API name -> kind of every column but `Id` and our own, in order.
+        searched: Those whose words a text search finds.
+        looked_up: Those with an index of their own.
     """
 
     name: str
     table: str
     key_prefix: str
     fields: Mapping[str, Kind]
+    searched: tuple[str, ...] = ()
+    looked_up: tuple[str, ...] = ()
 
 
 def field_spec(raw: Mapping[str, Any]) -> FieldSpec:

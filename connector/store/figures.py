@@ -8,8 +8,9 @@ import apsw
 from connector.model.objects import ObjectColumns
 from connector.model.times import to_ms
 from connector.ports import Hole
+from connector.store.names import quoted
 from connector.store.queries import load
-from connector.store.tables import objects, quoted
+from connector.store.tables import objects
 from connector.store.unit import StoreUnit
 
 _POSITIONS = load("positions")

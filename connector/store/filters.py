@@ -10,7 +10,7 @@ from typing import assert_never
 from connector.model.objects import Kind, ObjectColumns
 from connector.model.query import AllOf, AnyOf, Filter, FilterOperator, Not, Value, Where
 from connector.model.times import to_iso, to_ms
-from connector.store.tables import quoted
+from connector.store.names import quoted
 
 Bindings = dict[str, str | int | float | None]
 
@@ -172,11 +172,3 @@ def _normal(value: object, kind: Kind) -> Value:
             return value
         case _:
             raise ValueError
-
-
-def text_condition(columns: ObjectColumns, text: str, bindings: Bindings) -> str:
-    """The SQL of `text` standing anywhere in any text field, without regard to case."""
-    bindings["text"] = text.casefold()
-    fields = [quoted(f) for f in ("Id", *(f for f, kind in columns.fields.items() if kind == "text"))]
-    # One call per row instead of one per field; a line feed keeps the fields apart.
-    return f"instr(casefold(concat_ws(char(10), {', '.join(fields)})), :text) > 0"

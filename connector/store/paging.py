@@ -10,7 +10,7 @@ from connector.model.objects import Kind, ObjectColumns
 from connector.model.query import Value
 from connector.store.columns import to_json
 from connector.store.filters import MAX_INTEGER, VALUE_TYPES, Bindings, kind_of
-from connector.store.tables import quoted
+from connector.store.names import quoted
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """Reading the replica from any process while the daemon runs."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import apsw
 
@@ -20,11 +20,9 @@ from connector.model.record import StoredRecord
 from connector.store.checks import BUSY_TIMEOUT_MS, check_file
 from connector.store.failures import translated
 from connector.store.figures import ReplicaFigures, replica_figures
-from connector.store.filters import Bindings, condition, text_condition
 from connector.store.migrate import SCHEMA_VERSION
-from connector.store.paging import Order, behind, chosen, collected, order, page_end
-from connector.store.records import stored_record
-from connector.store.tables import OWN_COLUMNS, objects, quoted
+from connector.store.pages import count, find
+from connector.store.tables import objects
 from connector.store.unit import StoreUnit
 
 # How many steps of SQLite's machine lie between two looks at the clock: about a tenth of a millisecond.
@@ -148,49 +146,46 @@ class ReadOnlyReplica:
         fields: Sequence[str] | None = None,
         fits: Callable[[StoredRecord], bool] = lambda _record: True,
     ) -> Page:
-        """A page of the records that are not deleted, for which `where` holds and that have `text` in some text field.
+        """A page of the records that are not deleted, for which `where` holds and that have the words of `text`.
 
         Args:
             object_name: As Salesforce spells it.
-            text: Anywhere in a text field or the Id, without regard to case.
+            text: Words, or their beginnings, in any text field; case and accents make no difference.
             where: Condition on the fields.
             limit: Records on the page.
             after: `next` of the page before.
-            order_by: `Field`, `Field asc` or `Field desc`, null being the least; without it, by Id.
+            order_by: `Field`, `Field asc` or `Field desc`, null being the least; without it, by Id, or by how well
+                a text fits (the first 2,000 records; where there are more, in the order in which they came).
             fields: Which values to return; None: all.
             fits: Asked for each record in order; the first one that does not fit begins the next page.
 
         Raises:
             ValueError: An unknown object or field, a value of another kind, or an `after` of another list; with all
                 that is wrong.
+            SearchNotReady: The object's text index is being made.
         """
         with self.snapshot():
-            columns, bindings = self._columns(object_name), Bindings(limit=limit + 1)
-            collected(
-                lambda: chosen(columns, fields),
-                lambda: behind(columns, order(columns, order_by), after, {}),
-                lambda: condition(columns, where, {}),
+            return find(
+                self._open,
+                self._columns(object_name),
+                text,
+                where=where,
+                limit=limit,
+                after=after,
+                order_by=order_by,
+                fields=fields,
+                fits=fits,
             )
-            by = order(columns, order_by)
-            conditions = [condition(columns, where, bindings), behind(columns, by, after, bindings)]
-            if text is not None:
-                conditions.append(text_condition(columns, text, bindings))
-            with closing(self._rows(columns, chosen(columns, fields), by, " AND ".join(conditions), bindings)) as rows:
-                return _page(rows, by, limit, fits)
 
     def count(self, object_name: str, where: Where = EVERYTHING, *, text: str | None = None) -> int:
         """Records that `search` would find, on all pages.
 
         Raises:
             ValueError: An unknown object or field, or a value of another kind.
+            SearchNotReady: The object's text index is being made.
         """
         with self.snapshot():
-            columns, bindings = self._columns(object_name), Bindings()
-            # Names are known columns; values are bound.
-            query = f"SELECT count(*) FROM {quoted(columns.table)} WHERE {condition(columns, where, bindings)}"  # noqa: S608
-            if text is not None:
-                query += f" AND {text_condition(columns, text, bindings)}"
-            return int(self._open.execute(query, bindings).get)
+            return count(self._open, self._columns(object_name), text, where)
 
     def changes(self, since: int, limit: int, object_name: str | None = None) -> Sequence[Change] | None:
         """Changes behind a version, of one object or of all, in version order; None: the log does not reach back.
@@ -221,34 +216,6 @@ class ReadOnlyReplica:
         if columns is None:
             raise ValueError(f"{object_name[:80]!r} is not a synced object")
         return columns
-
-    def _rows(
-        self, columns: ObjectColumns, names: Sequence[str], by: Order, conditions: str, bindings: Bindings
-    ) -> Generator[tuple[Any, StoredRecord]]:
-        """Sort key and record, one at a time."""
-        booleans = [name for name in names if columns.fields[name] == "boolean"]
-        listed = ", ".join(quoted(name) for name in (by.field, "Id", *names, *OWN_COLUMNS))
-        direction = "DESC" if by.descending else "ASC"
-        # Names are known columns; values are bound.
-        query = (
-            f"SELECT {listed} FROM {quoted(columns.table)} WHERE {conditions} "  # noqa: S608
-            f'ORDER BY {quoted(by.field)} {direction}, "Id" {direction} LIMIT :limit'
-        )
-        for row in self._open.execute(query, bindings):
-            yield row[0], stored_record(names, booleans, row[1:])
-
-
-def _page(
-    rows: Iterator[tuple[Any, StoredRecord]], by: Order, limit: int, fits: Callable[[StoredRecord], bool]
-) -> Page:
-    shown: list[StoredRecord] = []
-    last: Any = None
-    for key, record in rows:
-        if len(shown) == limit or not fits(record):
-            return Page(shown, page_end(by, shown[-1].id, last) if shown else None)
-        shown.append(record)
-        last = key
-    return Page(shown, None)
 
 
 def _casefold(*values: object) -> str | None:

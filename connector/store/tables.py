@@ -14,7 +14,9 @@ from connector.errors import FatalError
 from connector.model.ids import RecordId
 from connector.model.objects import Kind, ObjectColumns, ObjectSpec
 from connector.store.columns import from_json, to_json
+from connector.store.names import OWN_COLUMNS, quoted, text_index
 from connector.store.queries import load
+from connector.store.textindex import after_alter, before_alter
 
 _SQL = load("objects")
 _API_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
@@ -26,7 +28,6 @@ _TYPES: Mapping[Kind, str] = {
     "date": "TEXT",
     "datetime": "TEXT",
 }
-OWN_COLUMNS = ("_version", "_synced_at", "_deleted_at", "_modstamp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,7 @@ class Statements:
 
 def objects(connection: apsw.Connection) -> dict[str, ObjectColumns]:
     """The objects that have a table, by name."""
-    return {
-        str(name): ObjectColumns(str(name), str(table), str(prefix), {f["name"]: f["kind"] for f in from_json(fields)})
-        for name, table, prefix, fields in connection.execute(_SQL["all"])
-    }
+    return {str(row[0]): _object_columns(*map(str, row)) for row in connection.execute(_SQL["all"])}
 
 
 def define(connection: apsw.Connection, spec: ObjectSpec) -> None:
@@ -53,7 +51,7 @@ def define(connection: apsw.Connection, spec: ObjectSpec) -> None:
     Raises:
         FatalError: A name is no API name, or the table's name is taken by something else.
     """
-    wanted = ObjectColumns(spec.name, spec.table, spec.key_prefix, {f.name: f.kind for f in spec.fields})
+    wanted = columns_of(spec)
     for name in (wanted.name, *wanted.fields):
         if not _API_NAME.fullmatch(name):
             raise FatalError(f"{spec.name}: {name!r} is no API name")
@@ -64,15 +62,46 @@ def define(connection: apsw.Connection, spec: ObjectSpec) -> None:
         _create(connection, wanted)
     else:
         connection.execute(f"DROP VIEW {quoted(wanted.table + '_live')}")
+        before_alter(connection, present, wanted)
         _alter(connection, present, wanted)
+        after_alter(connection, wanted)
     columns = ", ".join(quoted(c) for c in ("Id", *wanted.fields, *OWN_COLUMNS))
     # The names were checked above.
     connection.execute(
         f"CREATE VIEW {quoted(wanted.table + '_live')} AS "  # noqa: S608
         f"SELECT {columns} FROM {quoted(wanted.table)} WHERE _deleted_at IS NULL"
     )
-    fields = to_json([{"name": name, "kind": kind} for name, kind in wanted.fields.items()])
+    fields = to_json(
+        [
+            {"name": name, "kind": kind, "searched": name in wanted.searched, "looked_up": name in wanted.looked_up}
+            for name, kind in wanted.fields.items()
+        ]
+    )
     connection.execute(_SQL["put"], (wanted.name, wanted.table, wanted.key_prefix, fields))
+
+
+def _object_columns(name: str, table: str, prefix: str, fields: str) -> ObjectColumns:
+    told = from_json(fields)
+    return ObjectColumns(
+        name,
+        table,
+        prefix,
+        {field["name"]: field["kind"] for field in told},
+        searched=tuple(field["name"] for field in told if field.get("searched")),
+        looked_up=tuple(field["name"] for field in told if field.get("looked_up")),
+    )
+
+
+def columns_of(spec: ObjectSpec) -> ObjectColumns:
+    """The table that an object is to have."""
+    return ObjectColumns(
+        spec.name,
+        spec.table,
+        spec.key_prefix,
+        {f.name: f.kind for f in spec.fields},
+        searched=tuple(f.name for f in spec.fields if f.searched),
+        looked_up=tuple(f.name for f in spec.fields if f.looked_up),
+    )
 
 
 def statements(spec: ObjectSpec) -> Statements:
@@ -101,14 +130,9 @@ def stored_version(connection: apsw.Connection, object_name: str, record_id: Rec
     return None if version is None else int(version)
 
 
-def quoted(name: str) -> str:
-    """An SQL name in double quotes."""
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _create(connection: apsw.Connection, wanted: ObjectColumns) -> None:
     view = wanted.table + "_live"
-    for name in (wanted.table, view):
+    for name in (wanted.table, view, text_index(wanted.table)):
         if connection.execute(_SQL["taken"], (name,)).get:
             raise FatalError(f"{wanted.name} cannot be synced: the database has something else named {name}")
     columns = [f"{quoted(name)} {_TYPES[kind]}" for name, kind in wanted.fields.items()]

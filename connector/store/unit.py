@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 
 from connector.store.commands import Commands
+from connector.store.indexes import Indexes
 from connector.store.records import Records
 from connector.store.retention import Retention
 from connector.store.troubles import Troubles
 
 
-class StoreUnit(Records, Retention, Troubles, Commands):
+class StoreUnit(Records, Retention, Troubles, Commands, Indexes):
     """One transaction on one connection; see `ports.Unit` for what each method promises.
 
     The same object serves one transaction after another: it holds nothing but the connection.

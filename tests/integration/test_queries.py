@@ -89,6 +89,8 @@ class Node:
 async def node(broker: Broker, tmp_path: Path) -> AsyncIterator[Node]:
     with Session(tmp_path / "replica.db") as session:
         session.run(lambda unit: unit.define(WIDGET))
+        while session.run(lambda unit: unit.extend_indexes("Widget__c", 100)):
+            pass
         mesh = connection_for(broker)
         async with (
             Readers(tmp_path / "replica.db", 2) as readers,

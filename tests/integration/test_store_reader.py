@@ -69,14 +69,6 @@ def test_a_list_goes_on_behind_the_last_page(reader: ReadOnlyReplica) -> None:
     assert reader.list("Widget__c", limit=5).next is None
 
 
-def test_text_is_found_anywhere_without_regard_to_case(reader: ReadOnlyReplica) -> None:
-    """Beyond ASCII too; what looks like a pattern is text."""
-    assert numbers(reader.search("Widget__c", "BOLT", limit=10)) == [1, 2]
-    assert numbers(reader.search("Widget__c", "äRGER", limit=10)) == [0]
-    assert numbers(reader.search("Widget__c", "%", limit=10)) == []
-    assert numbers(reader.search("Widget__c", record_id(4)[5:], limit=10)) == [4]
-
-
 def test_filters_hold_together(reader: ReadOnlyReplica) -> None:
     """Each operator, null, and booleans in wire form."""
     assert found(reader, Filter("Name", FilterOperator.EQ, "bolt")) == [1]

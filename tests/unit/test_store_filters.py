@@ -7,7 +7,7 @@ import pytest
 from connector.model.objects import ObjectColumns
 from connector.model.query import EVERYTHING, AllOf, AnyOf, Filter, FilterOperator, Not, Where, containing
 from connector.model.where import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES, parse_where
-from connector.store.filters import Bindings, condition, text_condition
+from connector.store.filters import Bindings, condition
 from connector.store.paging import Order, behind, chosen, order, page_end
 
 COLUMNS = ObjectColumns(
@@ -93,10 +93,9 @@ def test_values_are_bound_and_never_in_the_sql() -> None:
     after = page_end(Order("Id", descending=False), "id'", None)
     statement = condition(COLUMNS, Filter("Name", FilterOperator.LIKE, containing("Rob'); -_")), bindings)
     statement += condition(COLUMNS, Filter("Name", FilterOperator.IN, ("bob'", None)), bindings)
-    statement += text_condition(COLUMNS, "tEXt", bindings)
     statement += behind(COLUMNS, Order("Id", descending=False), after, bindings)
     assert "ob" not in statement.lower()
-    assert bindings == {"value0": "%rob'); -\\_%", "value1": "bob'", "text": "text", "after_id": "id'"}
+    assert bindings == {"value0": "%rob'); -\\_%", "value1": "bob'", "after_id": "id'"}
 
 
 def test_times_are_compared_in_the_form_in_which_they_are_stored() -> None:

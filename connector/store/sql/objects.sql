@@ -10,3 +10,9 @@ SELECT table_name FROM object WHERE name = ?;
 
 -- name: taken
 SELECT count(*) FROM sqlite_schema WHERE name = ? COLLATE NOCASE;
+
+-- name: search_state
+SELECT search, search_row FROM object WHERE name = ?;
+
+-- name: set_search_state
+UPDATE object SET search = ?, search_row = ? WHERE name = ?;

@@ -145,12 +145,15 @@ CREATE TABLE hole (
 ) STRICT;
 CREATE UNIQUE INDEX hole_open ON hole (object) WHERE closed_at IS NULL;
 
--- The objects that have a table; `fields` is a JSON array of {"name", "kind"} in the order of the columns.
+-- The objects that have a table; `fields` is a JSON array of {"name", "kind", "searched", "looked_up"} in the order of the
+-- columns. `search`: how far the text index is: while it is filled, `search_row` is the last rowid taken in.
 CREATE TABLE object (
     name TEXT PRIMARY KEY NOT NULL,
     table_name TEXT NOT NULL UNIQUE,
     key_prefix TEXT NOT NULL,
-    fields TEXT NOT NULL
+    fields TEXT NOT NULL,
+    search TEXT NOT NULL DEFAULT 'none' CHECK (search IN ('none', 'filling', 'ready')),
+    search_row INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
 -- `last_version`: the newest version ever given out; it stays when the change log is trimmed.
