@@ -29,7 +29,8 @@ CONNECT_TIMEOUT_S = 10.0
 BACKOFF_FIRST_S = 0.5
 # A connection that lasted this long starts the back-off anew.
 HEALTHY_AFTER_S = 10.0
-# Deliveries waiting in memory at most: those of the present link and what earlier ones left unhandled.
+# With so many deliveries waiting in memory (those of the present link and what earlier ones left unhandled) no more are
+# read from the connection, until half of them are handled. One pass over the socket may go beyond it.
 INBOX_LIMIT = 2 * RECEIVE_MAXIMUM
 # QoS 0 is not bounded by the receive maximum: beyond this it is dropped, so that it never crowds out the rest.
 INBOX_LIMIT_QOS0 = RECEIVE_MAXIMUM // 2
@@ -67,9 +68,10 @@ class MeshConnection:
         self._rng = rng
         self._backoff_max_s = backoff_max_s
         self._link: Link | None = None
+        self._newest: Link | None = None  # it may bring deliveries before it is ready to publish
         self._dialer: ThreadPoolExecutor | None = None
         self._tls: ssl.SSLContext | None = None
-        self._inbox: asyncio.Queue[Delivery] = asyncio.Queue(INBOX_LIMIT)
+        self._inbox: asyncio.Queue[Delivery] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
         self._up = asyncio.Event()
@@ -148,8 +150,10 @@ class MeshConnection:
         """Yield what was received; see `ports.Inbox`."""
         while True:
             delivery = await self._inbox.get()
-            if self._inbox.qsize() <= INBOX_LIMIT // 2:
+            if self._inbox.qsize() <= INBOX_LIMIT // 2 and not self._room.is_set():
                 self._room.set()
+                if self._newest is not None:
+                    self._newest.resume()
             yield delivery
 
     def acknowledge(self, delivery: Delivery) -> None:
@@ -179,7 +183,7 @@ class MeshConnection:
     async def _opened(self) -> Link:
         if self._dialer is None:
             raise RuntimeError("used outside its context")
-        link = Link(self._link_settings(), self._received)
+        link = self._newest = Link(self._link_settings(), self._received)
         await link.open(self._dialer)
         try:
             refused = list(await link.subscribe(self._topics.subscriptions()))
@@ -202,13 +206,13 @@ class MeshConnection:
 
     def _received(self, delivery: Delivery, qos: int) -> bool:
         waiting = self._inbox.qsize()
-        if waiting >= (INBOX_LIMIT if qos else INBOX_LIMIT_QOS0):
+        if not qos and waiting >= INBOX_LIMIT_QOS0:
             log.warning("mesh.inbox_full", waiting=waiting, qos=qos)
-            return False
+            return waiting < INBOX_LIMIT
         self._inbox.put_nowait(delivery)
         if waiting >= INBOX_LIMIT // 2:
             self._room.clear()
-        return True
+        return waiting < INBOX_LIMIT
 
     def _set_up(self, *, up: bool) -> None:
         if up:

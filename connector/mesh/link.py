@@ -60,7 +60,7 @@ class Link:
     """One connection: `open` it once; `ended` is set when it is over, with `reason`."""
 
     def __init__(self, settings: LinkSettings, received: Callable[[Delivery, int], bool]) -> None:
-        """`received` takes a delivery and its QoS, or answers False where there is no room for it."""
+        """`received` takes a delivery and its QoS; it answers False where nothing more should come until `resume`."""
         self._settings = settings
         self._received = received
         self._loop = asyncio.get_running_loop()
@@ -74,6 +74,8 @@ class Link:
         self._max_packet_bytes: int | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._attached = False
+        self._socket: socket.socket | None = None
+        self._paused = False
         self.session_present = False
         self.ended = asyncio.Event()
         self.reason = ""
@@ -156,6 +158,23 @@ class Link:
         received.finished = True
         while self._unacknowledged and self._unacknowledged[0].finished and not self.ended.is_set():
             self._client.ack(self._unacknowledged.popleft().packet_id, 1)
+
+    def resume(self) -> None:
+        """There is room for deliveries again."""
+        if self._paused and self._attached and self._socket is not None:
+            self._paused = False
+            self._loop.add_reader(self._socket, self._readable)
+            self._loop.call_soon(self._readable)
+
+    def _pause(self) -> None:
+        """Leave what the broker sends in the socket.
+
+        The broker's own window does not do it: Mosquitto 2.0.11 sends its whole queue once a first PUBACK has come.
+        PUBACKs for us wait there as well, so this must not last; beyond twice the keepalive the link ends.
+        """
+        if self._attached and not self._paused and self._socket is not None:
+            self._paused = True
+            self._loop.remove_reader(self._socket)
 
     def _refuse_too_large(self, message: Message) -> None:
         if self._max_packet_bytes is None:
@@ -245,13 +264,10 @@ class Link:
             response_topic=getattr(message.properties, "ResponseTopic", None),
             correlation=getattr(message.properties, "CorrelationData", None),
         )
-        taken = self._received(delivery, message.qos)
-        if message.qos == 0:
-            return
-        self._unacknowledged.append(token)
-        if not taken:
-            # Not here: paho would wait for itself. Unacknowledged, it comes again with the next connection.
-            self._loop.call_soon(self.drop, "more deliveries than were agreed on")
+        if message.qos:
+            self._unacknowledged.append(token)
+        if not self._received(delivery, message.qos):
+            self._pause()
 
     def _wired(self) -> Client:
         client = paho_client(self._settings)
@@ -296,7 +312,7 @@ class Link:
             raise LinkDown(f"{self._where()}: closed at once")
         # Small messages one after the other: Nagle would hold each back for the last one's TCP acknowledgement.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._attached = True
+        self._attached, self._socket = True, sock
         self._loop.add_reader(sock, self._readable)
         self._client.on_socket_close = self._on_socket_close
         self._loop.add_writer(sock, self._writable)
@@ -316,6 +332,8 @@ class Link:
         self._loop.remove_writer(sock)
 
     def _readable(self) -> None:
+        if self._paused:
+            return
         self._guarded(self._client.loop_read)
         sock = self._client.socket()
         # What TLS has decrypted already makes the socket ready no more.
@@ -339,7 +357,8 @@ class Link:
         if self.ended.is_set():
             return
         oldest = next(iter(self._pending.values()), None)
-        if oldest is not None and self._loop.time() - oldest.sent_s > 2 * self._settings.keepalive_s:
+        late = oldest is not None and self._loop.time() - oldest.sent_s > 2 * self._settings.keepalive_s
+        if late and not self._paused:
             self.drop("no PUBACK in time")
             return
         self._ticker = self._loop.call_later(min(1.0, self._settings.keepalive_s / 4), self._tick)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pytest
@@ -415,24 +415,47 @@ async def test_a_flood_of_qos_0_is_cut_and_crowds_out_nothing(broker: Broker) ->
     assert got[-1].payload == b"command"
 
 
-async def test_deliveries_beyond_the_inbox_wait_at_the_broker(
-    make_broker: BrokerFactory, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_deliveries_beyond_the_inbox_wait_in_the_socket(
+    make_broker: BrokerFactory, monkeypatch: pytest.MonkeyPatch, protocol: Literal["5", "3.1.1"]
 ) -> None:
-    """A broker that sends more than was agreed costs the connection, not a message."""
+    """A broker that sends more than was agreed is not read until there is room: nothing is lost."""
     monkeypatch.setattr(connection_module, "INBOX_LIMIT", 4)
     broker = await make_broker(BrokerOptions(extra=["max_inflight_messages 100"]))
-    async with Service(broker) as service, running(connection_for(broker, "3.1.1")) as mesh:
-        for number in range(10):
+    async with Service(broker) as service, running(connection_for(broker, protocol)) as mesh:
+        for number in range(50):
             await service.send(f"{ROOT}/command/Contact/update", b"%d" % number)
-        await until(lambda: not mesh.connected)
-        seen: set[int] = set()
-        deliveries = mesh.deliveries()
-        async with asyncio.timeout(20):
-            while len(seen) < 10:
-                delivery = await anext(deliveries)
-                seen.add(int(delivery.payload))
-                mesh.acknowledge(delivery)
-    assert seen == set(range(10))
+        await until(lambda: mesh._inbox.qsize() > 4)
+        assert mesh._inbox.qsize() < 50
+        seen = []
+        for delivery in await take(mesh, 50):
+            seen.append(int(delivery.payload))
+            mesh.acknowledge(delivery)
+        assert mesh.connected
+        await mesh.publish(numbered(1)[0])
+    assert seen == list(range(50))
+
+
+async def test_a_backlog_of_a_killed_process_is_worked_off(broker: Broker) -> None:
+    """Mosquitto sends a session's whole queue once a first PUBACK has come, whatever Receive Maximum says."""
+    async with running(connection_for(broker)):
+        pass  # makes the session
+    async with Service(broker) as service:
+        for number in range(1000):
+            await service.send(f"{ROOT}/command/Contact/update", b"%d" % number)
+        async with running(connection_for(broker)) as mesh:
+            seen: list[int] = []
+            deliveries = mesh.deliveries()
+            async with asyncio.timeout(20):
+                while len(seen) < 1000:
+                    delivery = await anext(deliveries)
+                    mesh.acknowledge(delivery)
+                    seen.append(int(delivery.payload))
+                    if not len(seen) % 50:
+                        await asyncio.sleep(0.01)
+                    assert mesh._inbox.qsize() <= 2 * connection_module.INBOX_LIMIT
+            assert mesh.connected
+    assert seen == list(range(1000))
 
 
 async def test_refused_topics_of_our_own_are_told(make_broker: BrokerFactory) -> None:
