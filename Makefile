@@ -35,6 +35,10 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+.PHONY: lost-answers
+lost-answers: setup ## 10,000 creates of which many an answer is lost: no duplicates, none missing (minutes)
+	LOST_ANSWER_CREATES=10000 $(BIN)/pytest -s tests/faults/test_commands_lost.py
+
 schemas: setup ## Write schemas/ anew from the models
 	$(BIN)/python -m connector.schemas schemas
 

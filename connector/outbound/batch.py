@@ -65,6 +65,12 @@ class Planned:
     sends: list[tuple[Group, Send]] = field(default_factory=list)
     specs: dict[str, ObjectSpec] = field(default_factory=dict)
     settled: list[Command] = field(default_factory=list)
+    back: dict[tuple[str, float | None, bool], tuple[TransientError, list[Command]]] = field(default_factory=dict)
+
+    def give_back(self, commands: Iterable[Command], error: TransientError, *, lost: bool) -> None:
+        """They wait for another try; those with the same reason go together again."""
+        key = (str(error), error.retry_after_s, lost)
+        self.back.setdefault(key, (error, []))[1].extend(commands)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +157,8 @@ class Batches:
             await self._replica.run(partial(self._plan_again, planned, again, answers, refused))
             self._tell(planned)
         else:
-            error = RowLocked("somebody else keeps writing these records")
-            await self._replica.run(partial(self._give_back, [g for g, _ in (*planned.asks, *planned.sends)], error))
+            left = [group for group, _ in (*planned.asks, *planned.sends)]
+            await self._replica.run(partial(self._give_up_for_now, left))
         return down[0] if down and all(error is not None for error in down) else None
 
     # Units
@@ -215,6 +221,7 @@ class Batches:
             planned.specs[spec.name] = spec
             planner = planners.get(spec.name) or planners.setdefault(spec.name, Planner(unit, spec, rules, now_ms))
             self._plan_one(unit, planned, planner, group, (answers.get(head.command_id), refused.get(head.command_id)))
+        self._return(unit, planned)
 
     def _plan_one(
         self,
@@ -226,7 +233,7 @@ class Batches:
     ) -> None:
         answer, refusal = known
         if isinstance(answer, TransientError):
-            self._return(unit, (group.head, *group.behind), answer, lost=False)
+            planned.give_back((group.head, *group.behind), answer, lost=False)
             return
         found = answer if isinstance(answer, Found) else None
         if refusal is not None and (found is None or found.verdict is not Verdict.TAKEN):
@@ -248,7 +255,7 @@ class Batches:
                 looked_ms = self._now_ms() - (command.sent_ms or command.accepted_ms)
                 wait = min(self._rules.backoff_max_s, max(FIRST_BACKOFF_S, looked_ms / 4000))
                 error = TransientError("what became of it cannot be told yet", retry_after_s=wait)
-                self._return(unit, [command], error, lost=True)
+                planned.give_back([command], error, lost=True)
                 covered.add(command.command_id)
             case Send(commands):
                 sending = tuple(
@@ -273,11 +280,12 @@ class Batches:
     ) -> None:
         for (group, send), outcome in zip(planned.sends, outcomes, strict=True):
             if isinstance(outcome, TransientError):
-                self._return(unit, send.commands, outcome, lost=isinstance(outcome, LinkDown))
+                planned.give_back(send.commands, outcome, lost=isinstance(outcome, LinkDown))
             elif not outcome.errors:
                 self._succeeded(unit, planned, send, outcome)
             else:
                 self._refused(unit, planned, (group, send), outcome, concluded)
+        self._return(unit, planned)
 
     def _succeeded(self, unit: Unit, planned: Planned, send: Send, outcome: WriteOutcome) -> None:
         written_ms = outcome.server_ms or self._now_ms()
@@ -309,8 +317,7 @@ class Batches:
                 status = CommandStatus.UNKNOWN if made else CommandStatus.FAILED
                 self._finish_all(unit, planned, send, status, errors)
             case Reaction.RETRY | Reaction.WAIT | Reaction.UNCERTAIN as reaction:
-                error = _not_now(errors)
-                self._return(unit, send.commands, error, lost=reaction is Reaction.UNCERTAIN)
+                planned.give_back(send.commands, _not_now(errors), lost=reaction is Reaction.UNCERTAIN)
             case Reaction.GONE if command.operation is Operation.DELETE:
                 self._succeeded(unit, planned, send, replace(outcome, errors=()))
             case Reaction.GONE if command.operation is Operation.UPSERT and send.write.record_id is not None:
@@ -343,31 +350,33 @@ class Batches:
         self._apart.pop(done.command_id, None)
         planned.settled.append(done)
 
-    def _return(self, unit: Unit, commands: Sequence[Command], error: TransientError, *, lost: bool) -> None:
-        """Back into the queue, all to the same time, so that they go together again."""
-        attempts = max(c.attempts for c in commands)
-        waits_s = error.retry_after_s
-        if waits_s is None:
-            longest_s = min(self._rules.backoff_max_s, FIRST_BACKOFF_S * 2 ** min(attempts, 20))
-            waits_s = longest_s * self._rng.uniform(0.5, 1.0)
-        retry_ms = self._now_ms() + int(waits_s * 1000)
-        for command in commands:
-            unit.update_command(replace(_waiting(command), retry_ms=retry_ms, answer_lost=command.answer_lost or lost))
-        log.warning(
-            "command.retry_scheduled",
-            command_id=commands[0].command_id,
-            commands=len(commands),
-            attempt=attempts,
-            wait_s=round(waits_s, 1),
-            error=str(error),
-        )
+    def _return(self, unit: Unit, planned: Planned) -> None:
+        """Back into the queue, those with the same reason to the same time."""
+        for (_, _, lost), (error, commands) in planned.back.items():
+            attempts, waits_s = max(c.attempts for c in commands), error.retry_after_s
+            if waits_s is None:
+                longest_s = min(self._rules.backoff_max_s, FIRST_BACKOFF_S * 2 ** min(attempts, 20))
+                waits_s = longest_s * self._rng.uniform(0.5, 1.0)
+            retry_ms = self._now_ms() + int(waits_s * 1000)
+            for command in commands:
+                waiting = replace(_waiting(command), retry_ms=retry_ms, answer_lost=command.answer_lost or lost)
+                unit.update_command(waiting)
+            log.warning(
+                "command.retry_scheduled",
+                command_id=commands[0].command_id,
+                commands=len(commands),
+                attempt=attempts,
+                wait_s=round(waits_s, 1),
+                error=str(error),
+            )
+        planned.back.clear()
 
-    def _give_back(self, groups: Sequence[Group], error: TransientError, unit: Unit) -> None:
+    def _give_up_for_now(self, groups: Sequence[Group], unit: Unit) -> None:
+        planned, error = Planned(), RowLocked("somebody else keeps writing these records")
         for group in groups:
             found = [unit.command(i) for i in group.ids]
-            waiting = [c for c in found if c is not None and not c.status.final]
-            if waiting:
-                self._return(unit, waiting, error, lost=False)
+            planned.give_back([c for c in found if c is not None and not c.status.final], error, lost=False)
+        self._return(unit, planned)
 
     def _keep_apart(self, commands: Iterable[Command]) -> None:
         self._apart |= dict.fromkeys(c.command_id for c in commands)

@@ -1,0 +1,153 @@
+"""Two editors of one record, through the real door to the local org, in any order: nobody's edit is lost unseen."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from connector.devorg.commits import Commit
+from connector.devorg.server import DevOrg
+from connector.model.command import CommandStatus
+from tests.orgcommands import EDITOR, OrgBench, org_bench
+
+FIELDS = ("Phone", "Email", "Title")
+OWNER = {"Title": "mesh"}
+POLICIES = ("merge", "reject", "overwrite")
+
+fields = st.lists(st.sampled_from(FIELDS), min_size=1, max_size=2, unique=True)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("command"), st.sampled_from(POLICIES), fields),
+        st.tuples(st.just("person"), st.none(), fields),
+        st.tuples(st.just("catch_up"), st.none(), st.just([])),
+        st.tuples(st.just("send"), st.none(), st.just([])),
+        st.tuples(st.just("time"), st.sampled_from(["1", "90"]), st.just([])),
+        st.tuples(st.just("lose"), st.none(), st.just([])),
+    ),
+    min_size=2,
+    max_size=9,
+)
+Step = tuple[str, str | None, list[str]]
+
+
+@dataclass
+class Ours:
+    """A command as the test gave it: what its sender had seen."""
+
+    policy: str
+    wanted: Mapping[str, Any]
+    seen: Mapping[str, Any]
+
+
+@dataclass
+class Story:
+    """What happened, to be judged at the end."""
+
+    ours: dict[str, Ours] = field(default_factory=dict)
+    number: int = 0
+
+    def value(self, name: str) -> str:
+        self.number += 1
+        return f"v{self.number}@x.example" if name == "Email" else f"v{self.number}"
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def org(runner: asyncio.Runner) -> Iterator[DevOrg]:
+    made = DevOrg()
+    runner.run(made.start())
+    made.ctx.settings.api_limit = 10**9
+    yield made
+    runner.run(made.stop())
+
+
+async def play(org: DevOrg, script: list[Step]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        async with org_bench(Path(folder) / "r.db", org, {"Contact": ("LastName", *FIELDS)}, owner=OWNER) as bench:
+            await _play(bench, script)
+
+
+async def _play(bench: OrgBench, script: list[Step]) -> None:
+    story = Story()
+    contact = bench.people_write("Contact", None, {"LastName": "L"})
+    await bench.catch_up("Contact", [contact])
+    for what, how, names in script:
+        match what:
+            case "command":
+                command_id = f"c{len(story.ours)}"
+                wanted = {name: story.value(name) for name in names}
+                story.ours[command_id] = Ours(str(how), wanted, await _replica(bench, contact))
+                payload = {"command_id": command_id, "id": contact, "fields": wanted, "on_conflict": how}
+                await bench.give("Contact", "update", payload)
+            case "person":
+                bench.people_write("Contact", contact, {name: story.value(name) for name in names})
+            case "catch_up":
+                await bench.catch_up("Contact", [contact])
+            case "send":
+                await bench.send_all()
+            case "time":
+                bench.org.ctx.clock.advance(float(how or 0))
+            case _:
+                bench.org.ctx.faults.add("rest", path="/composite$|/sobjects/Contact/", drop_response=True)
+    bench.org.ctx.clock.advance(1)
+    await bench.send_all()
+    bench.org.ctx.faults.clear()
+    await _judge(bench, contact, story)
+
+
+async def _replica(bench: OrgBench, contact: Any) -> Mapping[str, Any]:
+    spec = bench.specs.known["Contact"]
+    stored = await bench.database.run(lambda unit: unit.records(spec, [contact]))
+    return stored[contact].values
+
+
+async def _judge(bench: OrgBench, contact: str, story: Story) -> None:
+    """Every write of ours found each field as its sender had seen it, or was allowed to overwrite it."""
+    writes = [c for c in bench.commits if any(change.id == contact for change in c.changes)]
+    by_value = {value: command_id for command_id, ours in story.ours.items() for value in ours.wanted.values()}
+    written: set[str] = set()
+    own: dict[str, Any] = {}
+    for commit in writes:
+        if commit.user_id == EDITOR:
+            continue
+        before, after = _values(commit, contact)
+        for name in FIELDS:
+            if after[name] == before[name]:
+                continue
+            command_id = by_value[after[name]]
+            ours = story.ours[command_id]
+            written.add(command_id)
+            allowed = {ours.seen[name], *(own.get(name, ()))}
+            free = ours.policy == "overwrite" or (OWNER.get(name) == "mesh" and ours.policy != "reject")
+            assert free or before[name] in allowed, f"{command_id} overwrote {name} = {before[name]}"
+            own.setdefault(name, []).append(after[name])
+    for command_id, status in (await bench.statuses()).items():
+        assert status in (CommandStatus.SUCCEEDED, CommandStatus.CONFLICT)
+        if status is CommandStatus.CONFLICT:
+            assert command_id not in written, f"{command_id} is told as a conflict and was written"
+            assert story.ours[command_id].policy != "overwrite"
+        else:
+            assert command_id in written, f"{command_id} succeeded and was never written"
+
+
+def _values(commit: Commit, contact: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    (change,) = (change for change in commit.changes if change.id == contact)
+    return change.before or {}, change.after
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(script=steps)
+def test_no_field_is_overwritten_against_its_policy(runner: asyncio.Runner, org: DevOrg, script: list[Step]) -> None:
+    """Edits of people and commands in any order, within a second or not, known to the replica or not, answers lost."""
+    runner.run(play(org, script))
