@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from connector.errors import OrgRefused
+from connector.errors import OrgRefused, TransientError
 from connector.model.change import ReceivedEvent, ReplayId, Subscribed
 from connector.model.ids import RecordId
 from connector.model.message import Message
@@ -171,6 +171,14 @@ class FakeOrg:
         self._called("write", Purpose.COMMAND)
         self.writes.append(write)
         return WriteOutcome(write.record_id)
+
+    async def write_many(self, writes: Sequence[RecordWrite]) -> Sequence[WriteOutcome | TransientError]:
+        self._called("write_many", Purpose.COMMAND)
+        self.writes.extend(writes)
+        return [WriteOutcome(write.record_id) for write in writes]
+
+    async def user_id(self) -> RecordId | None:
+        return RecordId("0055f000007NnAbAAK")
 
     async def limits(self, purpose: Purpose) -> Mapping[str, Any]:
         self._called("limits", purpose)

@@ -76,8 +76,8 @@ def search_records(
 ) -> None:
     """Find records of OBJECT by words, or by fields.
 
-    TERM is a word, or the beginning of one, in any text field. FIELD=VALUE finds VALUE anywhere in a text field, without
-    regard to case; other fields by equality.
+    TERM is a word, or the beginning of one, in any text field. FIELD=VALUE finds VALUE anywhere in a text field,
+    without regard to case; other fields by equality.
     """
     with _replica(settings_path) as replica:
         columns = _columns(replica, object_name)

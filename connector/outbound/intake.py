@@ -96,8 +96,7 @@ class CommandIntake:
                 log.info("command.rehearsed", command_id=request.command.command_id)
             else:
                 new = await self._replica.run(partial(self._accept, request, delivery))
-                event = "command.accepted" if new else "command.repeated"
-                log.info(event, command_id=request.command.command_id)
+                log.info("command.accepted" if new else "command.repeated", command_id=request.command.command_id)
         except CommandRejected as error:
             await self._reject(object_name, operation, delivery, data, error)
             return
