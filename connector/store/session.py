@@ -30,6 +30,7 @@ PRAGMA foreign_keys = ON;
 PRAGMA wal_autocheckpoint = 1000;
 PRAGMA journal_size_limit = 16777216;
 PRAGMA cache_size = -16384;
+PRAGMA analysis_limit = 1000;
 PRAGMA trusted_schema = OFF;
 """
 _CACHED_STATEMENTS = 200

@@ -239,3 +239,18 @@ def test_plain_sqlite_searches_as_well(session: Session) -> None:
         ).fetchall()
     )
     assert {row[0] for row in rows} == {"Jane Doe", "Janet Doe-Smith"}
+
+
+def test_of_two_indexes_the_better_one_is_walked(session: Session, reader: ReadOnlyReplica) -> None:
+    """One owner of everything does not make a page cost everything."""
+    crowd = [person(n, Name=f"n {n}", Email=f"{n // 10}@example.com", OwnerId="x") for n in range(100, 3000)]
+    session.run(lambda unit: unit.put(PERSON, crowd))
+    session.run(lambda unit: unit.define(spec_of({"Size__c": "int"}, "Person__c", "a03")))
+    session.run(lambda unit: unit.define(PERSON))
+    session.run(lambda unit: unit.put(PERSON, crowd))
+    extend(session)
+    with reader.snapshot() as unit:
+        plan = unit._db.execute(
+            'EXPLAIN QUERY PLAN SELECT * FROM person__c WHERE "OwnerId" = \'x\' AND "Email" = ?', "a"
+        )
+        assert "person__c_by_Email" in str(plan.fetchall())
