@@ -15,15 +15,15 @@ from tests.e2e.watcher import ROOT, Received, Watcher
 
 OBJECTS = ("Account", "Contact", "Lead", "Opportunity")
 SEED = {"accounts": 4, "contacts": 12, "leads": 4, "opportunities": 4}
-_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+Settings = Mapping[str, Any]  # by section; values or, for objects, tables
+
+_DEFAULTS: Settings = {
     "salesforce": {"timeout": "5s"},
     "sync": {"backoff_max": "1s"},
     "mqtt": {"keepalive": "2s"},
     "signals": {"batch_interval": "500ms"},
     "health": {"interval": "1s"},
 }
-
-Settings = Mapping[str, Mapping[str, Any]]
 
 
 class Stack:

@@ -3,8 +3,10 @@
 import itertools
 import json
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,7 +23,7 @@ SIGNALS = "blackroad/signals/FND/OS"
 _NUMBERS = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Received:
     """One message.
 
@@ -36,7 +38,7 @@ class Received:
     content_type: str | None
     correlation: bytes | None
 
-    @property
+    @cached_property
     def json(self) -> dict[str, Any]:
         """The payload as a JSON object."""
         document = json.loads(self.payload)
@@ -55,6 +57,7 @@ class Watcher:
         self._clean = clean
         self._ready = threading.Event()
         self._messages: list[Received] = []
+        self._by_topic: defaultdict[str, list[tuple[int, Received]]] = defaultdict(list)
         version = MQTTProtocolVersion.MQTTv5 if mqtt5 else MQTTProtocolVersion.MQTTv311
         name = f"test-watcher-{next(_NUMBERS)}"
         session = None if mqtt5 else clean
@@ -62,7 +65,7 @@ class Watcher:
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = lambda *_: self._ready.clear()
         self._client.on_subscribe = lambda *_: self._ready.set()
-        self._client.on_message = lambda _client, _data, message: self._messages.append(_received(message))
+        self._client.on_message = lambda _client, _data, message: self._keep(_received(message))
         self._client.reconnect_delay_set(0.05, 0.05)  # type: ignore[arg-type]  # a float does as well
         self._client.max_queued_messages_set(0)
 
@@ -98,6 +101,8 @@ class Watcher:
 
     def messages(self, pattern: str = "#", since: int = 0) -> list[Received]:
         """What has arrived on topics that match."""
+        if "+" not in pattern and "#" not in pattern:
+            return [m for at, m in self._by_topic.get(pattern, ()) if at >= since]
         return [m for m in self._messages[since:] if topic_matches_sub(pattern, m.topic)]
 
     def until(
@@ -158,6 +163,10 @@ class Watcher:
         info = self._client.publish(topic, body, 1, retain, properties)
         if wait:
             until(info.is_published)
+
+    def _keep(self, message: Received) -> None:
+        self._by_topic[message.topic].append((len(self._messages), message))
+        self._messages.append(message)
 
     def _on_connect(
         self, client: Client, _data: object, _flags: ConnectFlags, _code: ReasonCode, _props: Properties | None

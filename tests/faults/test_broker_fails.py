@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from tests.e2e.load import People, Service
+from tests.e2e.load import People, Service, keyed
 from tests.e2e.making import MakeStack
 from tests.e2e.stack import Stack
 from tests.e2e.waiting import until
@@ -112,8 +112,9 @@ def test_a_flapping_broker_under_load(stack: Stack) -> None:
     assert sorted(first, key=lambda version: first[version]) == sorted(first)
 
 
-def test_commands_through_a_broker_that_restarts(stack: Stack) -> None:
+def test_commands_through_a_broker_that_restarts(make_stack: MakeStack) -> None:
     """An orderly restart keeps session and queue: every command gets its one effect and its result."""
+    stack = keyed(make_stack)
     with Service(stack) as service:
         for _ in range(2):
             time.sleep(0.3)

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.e2e.load import People
+from tests.e2e.making import MakeStack
 from tests.e2e.stack import Stack
 from tests.e2e.waiting import until
 from tests.e2e.watcher import ROOT
@@ -87,13 +88,14 @@ def test_tokens_expire_under_load(stack: Stack) -> None:
 
 def test_refused_credentials_end_the_daemon(stack: Stack) -> None:
     """The password was changed while it ran: exit 3 for a person to see, without trying to be locked out."""
+    since = stack.watcher.mark()
     before = sum(stack.org.usage()["logins"].values())
     stack.org.fault("oauth", status=400, code="invalid_grant", message="authentication failure", count=None)
     stack.org.call("POST", "/tokens/expire", {})
     stack.watcher.send(f"{ROOT}/control/sync", b"{}")
     assert stack.daemon.wait() == 3
     assert sum(stack.org.usage()["logins"].values()) - before <= 1
-    stack.watcher.until(f"{ROOT}/status", lambda m: bool(m.json["state"] == "offline"))
+    stack.watcher.until(f"{ROOT}/status", lambda m: bool(m.json["state"] == "offline"), since=since)
     assert "Traceback" not in stack.daemon.text()
     stack.org.no_faults()
     stack.start()
@@ -122,9 +124,10 @@ def test_rest_calls_fail_for_a_while(stack: Stack, effect: dict[str, object]) ->
     stack.org.change({"op": "update", "object": "Contact", "id": contact, "values": values}, announce=False)
     stack.org.fault("rest", count=3, **effect)
     stack.watcher.send(f"{ROOT}/control/sync", b"{}")
-    payload = {"command_id": "again", "id": contact, "fields": {"Phone": "1"}}
+    command_id = f"again-{contact}"
+    payload = {"command_id": command_id, "id": contact, "fields": {"Phone": "1"}}
     stack.watcher.send(f"{ROOT}/command/Contact/update", payload)
-    done = stack.watcher.until(f"{ROOT}/result/again", lambda m: bool(m.json["completed_at"])).json
+    done = stack.watcher.until(f"{ROOT}/result/{command_id}", lambda m: bool(m.json["completed_at"])).json
     assert done["status"] == "succeeded"
     stack.org.no_faults()
     stack.watcher.send(f"{ROOT}/control/sync", b"{}")
@@ -137,7 +140,7 @@ def test_a_call_that_is_never_answered(stack: Stack) -> None:
     """A half-open connection ends with the time-out, and the command is tried again."""
     contact = stack.org.create("Contact", LastName="Half open")
     stack.until_change(contact)
-    stack.org.fault("rest", method="PATCH", half_open=True)
+    stack.org.fault("rest", path="/composite$|/sobjects/Contact/", half_open=True)
     payload = {"command_id": "unanswered", "id": contact, "fields": {"Phone": "1"}}
     stack.watcher.send(f"{ROOT}/command/Contact/update", payload)
     done = stack.watcher.until(f"{ROOT}/result/unanswered", lambda m: bool(m.json["completed_at"]), timeout_s=20).json
@@ -145,8 +148,10 @@ def test_a_call_that_is_never_answered(stack: Stack) -> None:
     stack.settled()
 
 
-def test_a_spent_quota_holds_calls_and_not_the_stream(stack: Stack) -> None:
+def test_a_spent_quota_holds_calls_and_not_the_stream(make_stack: MakeStack) -> None:
     """403 REQUEST_LIMIT_EXCEEDED is no bad login: commands wait, edits go on arriving, all resumes by itself."""
+    stack = make_stack()
+    stack.start()
     contact = stack.org.create("Contact", LastName="Quota")
     stack.until_change(contact)
     logins = sum(stack.org.usage()["logins"].values())
@@ -177,9 +182,10 @@ def test_the_orgs_clock_is_not_ours(stack: Stack, hours: int) -> None:
     stack.org.change({"op": "update", "object": "Contact", "id": contact, "values": values}, announce=False)
     stack.watcher.send(f"{ROOT}/control/sync", b"{}")
     assert stack.until_change(contact, "update", count=2).json["data"]["origin"] == "poll"
-    payload = {"command_id": "skewed", "id": contact, "fields": {"Phone": "2"}}
+    command_id = f"skewed-{contact}"
+    payload = {"command_id": command_id, "id": contact, "fields": {"Phone": "2"}}
     stack.watcher.send(f"{ROOT}/command/Contact/update", payload)
-    done = stack.watcher.until(f"{ROOT}/result/skewed", lambda m: bool(m.json["completed_at"])).json
+    done = stack.watcher.until(f"{ROOT}/result/{command_id}", lambda m: bool(m.json["completed_at"])).json
     assert done["status"] == "succeeded"
     stack.until_change(contact, "update", count=3)
     stack.restart()
