@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "list": "connector.cli.read:list_records",
     "get": "connector.cli.read:get_record",
     "search": "connector.cli.read:search_records",
+    "history": "connector.cli.history:record_history",
     "devorg": "connector.cli.devorg:devorg",
     "demo": "connector.cli.demo:demo",
 }

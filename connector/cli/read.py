@@ -1,7 +1,7 @@
 """`list`, `get` and `search`: records from the replica, at no API call."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,8 +36,8 @@ def list_records(
     settings_path: str | None, object_name: str, limit: int, after: str | None, order_by: str | None, as_json: bool
 ) -> None:
     """List the records of OBJECT."""
-    with _replica(settings_path) as replica:
-        columns = _columns(replica, object_name)
+    with opened_replica(settings_path) as replica:
+        columns = columns_of(replica, object_name)
         page = replica.list(columns.name, limit=limit, after=after, order_by=order_by)
     _print(columns, page.records, page.next, as_json=as_json)
 
@@ -49,19 +49,13 @@ def list_records(
 @click.pass_obj
 def get_record(settings_path: str | None, object_name: str, record_id: str, as_json: bool) -> None:
     """Show one record of OBJECT; exit 1 if it is not there."""
-    with _replica(settings_path) as replica:
-        columns = _columns(replica, object_name)
+    with opened_replica(settings_path) as replica:
+        columns = columns_of(replica, object_name)
         record = replica.get(columns.name, to_record_id(record_id))
     if record is None:
         click.echo(f"salesforce-sync: no {columns.name} {record_id} in the replica", err=True)
         sys.exit(FAILED)
-    if as_json:
-        click.echo(_json(record.document()))
-        return
-    table = Table(show_header=False, box=None)
-    for name, value in record.document().items():
-        table.add_row(f"[bold]{name}[/bold]", _cell(value, None))
-    Console().print(table)
+    print_record(record.document(), as_json=as_json)
 
 
 @click.command("search")
@@ -79,8 +73,8 @@ def search_records(
     TERM is a word, or the beginning of one, in any text field. FIELD=VALUE finds VALUE anywhere in a text field,
     without regard to case; other fields by equality.
     """
-    with _replica(settings_path) as replica:
-        columns = _columns(replica, object_name)
+    with opened_replica(settings_path) as replica:
+        columns = columns_of(replica, object_name)
         where = AllOf(tuple(_filter(columns, term) for term in terms if _names_field(columns, term)))
         text = " ".join(term for term in terms if not _names_field(columns, term)) or None
         page = replica.search(columns.name, text, where=where, limit=limit, after=after)
@@ -88,7 +82,8 @@ def search_records(
 
 
 @contextmanager
-def _replica(settings_path: str | None) -> Iterator[ReadOnlyReplica]:
+def opened_replica(settings_path: str | None) -> Iterator[ReadOnlyReplica]:
+    """The replica of the settings; what is asked for wrongly ends the process as wrong usage."""
     with ReadOnlyReplica(open_settings(settings_path).storage.path) as replica:
         try:
             yield replica
@@ -97,7 +92,8 @@ def _replica(settings_path: str | None) -> Iterator[ReadOnlyReplica]:
             sys.exit(WRONG_USAGE)
 
 
-def _columns(replica: ReadOnlyReplica, name: str) -> ObjectColumns:
+def columns_of(replica: ReadOnlyReplica, name: str) -> ObjectColumns:
+    """The object, its name in any spelling."""
     objects = replica.objects()
     for known, columns in objects.items():
         if known.lower() == name.lower():
@@ -137,9 +133,7 @@ def _value(field: str, kind: str, text: str) -> Value:
 
 def _print(columns: ObjectColumns, records: Sequence[StoredRecord], following: str | None, *, as_json: bool) -> None:
     if as_json:
-        click.echo(
-            _json({"object": columns.name, "records": [record.document() for record in records], "next": following})
-        )
+        print_json({"object": columns.name, "records": [record.document() for record in records], "next": following})
         return
     names = ["Id", *columns.fields][:COLUMNS_ON_A_TERMINAL]
     table = Table(box=None, header_style="bold")
@@ -158,5 +152,17 @@ def _cell(value: Any, widest: int | None) -> str:
     return text if widest is None or len(text) <= widest else text[: widest - 1] + "…"
 
 
-def _json(value: object) -> str:
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0).decode()
+def print_record(record: Mapping[str, Any], *, as_json: bool) -> None:
+    """One record, a line per field."""
+    if as_json:
+        print_json(record)
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in record.items():
+        table.add_row(f"[bold]{name}[/bold]", _cell(value, None))
+    Console().print(table)
+
+
+def print_json(value: object) -> None:
+    """JSON, indented on a terminal."""
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0).decode())

@@ -9,6 +9,7 @@ from connector.client.models import Row
 from connector.client.source import RowPage, Selection
 from connector.model.change import Operation
 from connector.model.command import ECHO_WINDOW_MS, Command
+from connector.model.history import History
 from connector.model.ids import RecordId
 from connector.model.objects import Kind
 from connector.model.query import EVERYTHING, Where
@@ -55,6 +56,10 @@ class LocalSource:
     def count(self, object_name: str, wanted: Selection) -> int:
         """See `Source`."""
         return self._opened().count(object_name, _where(wanted), text=wanted.text)
+
+    def history(self, object_name: str, record_id: str, limit: int) -> History:
+        """See `Source`."""
+        return self._opened().history(object_name, record_id, limit)
 
     def close(self) -> None:
         """See `Source`."""

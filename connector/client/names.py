@@ -20,10 +20,14 @@ def attribute(name: str) -> str:
 
 
 class Names:
-    """The fields of one object and their attributes."""
+    """The fields of one object and their attributes.
+
+    Attributes:
+        object: Its name.
+    """
 
     def __init__(self, object_name: str, fields: Iterable[str]) -> None:
-        self._object = object_name
+        self.object = object_name
         self._fields: dict[str, str] = {"id": "Id"}
         for name in fields:
             # Of two fields with one attribute the second has its own name for one.
@@ -36,7 +40,7 @@ class Names:
 
     def attribute(self, field: str) -> str:
         """The attribute of a field of the object."""
-        return self._attributes.get(field, field)
+        return self._attributes.get(field) or attribute(field)
 
     def field(self, name: str) -> str:
         """The field that an attribute, or a field's own name, stands for.
@@ -49,7 +53,7 @@ class Names:
         found = self._fields.get(name) or self._fields.get(attribute(name))
         if found is None:
             known = ", ".join(self._fields)
-            raise ValueError(f"{self._object} has no synced field {name[:80]!r}; it has {known}")
+            raise ValueError(f"{self.object} has no synced field {name[:80]!r}; it has {known}")
         return found
 
     def where(self, document: Mapping[str, Any]) -> dict[str, Any]:

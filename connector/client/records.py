@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any, Generic
 
+from connector.client.history import RecordHistory
 from connector.client.models import R, record_of, wire
 from connector.client.names import Names
 from connector.client.source import Selection, Source
@@ -92,6 +93,19 @@ class Records(Generic[R]):
     def count(self, text: str | None = None, /, *, where: Mapping[str, Any] | None = None, **fields: Any) -> int:
         """How many records fit; see `search`."""
         return self._source.count(self.name, self._selection(text, where, None, fields))
+
+    def history(self, record_id: str, *, limit: int = 1000) -> RecordHistory[R]:
+        """What happened to a record, as far back as the change log reaches: who changed what, and when.
+
+        Args:
+            record_id: 15 or 18 characters; also of a deleted record.
+            limit: Its newest changes, so many at most.
+
+        Raises:
+            ValueError: It is no record id.
+        """
+        full = to_record_id(record_id)
+        return RecordHistory(full, self._source.history(self.name, full, limit), self._model, self._named()[0])
 
     def read(self, wanted: Selection, limit: int | None) -> Iterator[R]:
         """The records, a page at a time."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from connector.client.models import Row
+from connector.model.history import History
 from connector.model.objects import Kind
 
 
@@ -50,6 +51,10 @@ class Source(Protocol):
 
     def count(self, object_name: str, wanted: Selection) -> int:
         """How many records."""
+        ...
+
+    def history(self, object_name: str, record_id: str, limit: int) -> History:
+        """The newest changes of a record."""
         ...
 
     def close(self) -> None:

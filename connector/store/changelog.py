@@ -12,6 +12,7 @@ from connector.store.queries import load
 from connector.store.tables import stored_version
 
 _SQL = load("changelog")
+_NEVER_MS = to_ms("9999-12-31T23:59:59Z")
 
 
 class ChangeLog(Positions):
@@ -68,6 +69,15 @@ class ChangeLog(Positions):
     def reaches_back_to(self, version: int) -> bool:
         """True if the log has every change behind `version`; False also for a version that was never given out."""
         return self._oldest() - 1 <= version <= self.last_version()
+
+    def log_begins_ms(self) -> int | None:
+        """When the oldest change in the log was applied, if older ones were trimmed; None: the log has them all."""
+        oldest = self._oldest()
+        if oldest == 1:
+            return None
+        applied_at = self._db.execute(_SQL["applied_at"], (oldest,)).get
+        # An empty log begins with the next change.
+        return to_ms(str(applied_at)) if applied_at is not None else _NEVER_MS
 
     def history(self, object_name: str, record_id: RecordId, limit: int) -> Sequence[Change]:
         """The changes of one record, newest first."""

@@ -13,6 +13,7 @@ import apsw
 from connector.errors import StoreUnusable
 from connector.model.change import Change
 from connector.model.command import Command
+from connector.model.history import History, changed_ms
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectColumns
 from connector.model.query import EVERYTHING, Filter, FilterOperator, Page, Where
@@ -194,6 +195,19 @@ class ReadOnlyReplica:
         """
         with self.snapshot() as unit:
             return unit.changes(since, limit, object_name) if unit.reaches_back_to(since) else None
+
+    def history(self, object_name: str, record_id: str, limit: int) -> History:
+        """What happened to one record: its newest `limit` changes, and how far back they tell of it.
+
+        Raises:
+            ValueError: The object is not synced.
+        """
+        with self.snapshot() as unit:
+            now = self.get(object_name, record_id)
+            changes = unit.history(object_name, RecordId(record_id), limit + 1)
+            cut = len(changes) > limit
+            since_ms = changed_ms(changes[limit - 1]) if cut else unit.log_begins_ms()
+            return History(changes=changes[:limit][::-1], now=now, known_since_ms=since_ms)
 
     def pending(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> Sequence[Command]:
         """In order: unfinished commands on the records, and those that succeeded since then and were not echoed yet."""

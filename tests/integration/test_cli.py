@@ -103,6 +103,15 @@ async def test_sync_loads_and_the_reads_show_it(place: Place, org: DevOrg) -> No
     table = await place.run("get", "Contact", someone["Id"])
     assert "555-0001" in table.out
 
+    told = (await place.run("history", "Contact", someone["Id"], "--json")).json
+    assert [(c["operation"], c["after"]) for c in told["changes"]] == [("update", {"Phone": "555-0001"})]
+    assert "555-0001" in (await place.run("history", "contact", someone["Id"][:15])).out
+    before = await place.run("history", "Contact", someone["Id"], "--at", "2020-01-01T00:00:00Z", "--json")
+    assert before.json["Phone"] == someone["Phone"]
+    nothing = await place.run("history", "Contact", "0035f00002KmQ7aAAF")
+    assert (nothing.code, "nothing is known" in nothing.err) == (1, True)
+    assert (await place.run("history", "Contact", someone["Id"], "--at", "yesterday")).code == 2
+
 
 async def test_get_of_nothing_exits_1_and_wrong_words_exit_2(place: Place) -> None:
     """An unknown id is a failure; an unknown object, field or malformed id is wrong usage."""

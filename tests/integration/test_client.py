@@ -5,20 +5,22 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from connector import Contact, SFSync
 from connector.errors import ConfigError, StoreUnusable
-from connector.model.change import Operation
+from connector.model.change import Change, CommitInfo, Operation
 from connector.model.command import Command, CommandStatus
 from connector.model.ids import RecordId
 from connector.model.record import StoredRecord
+from connector.model.times import to_iso
 from connector.settings import Settings
 from connector.store import Session
 from tests.events import account_spec, contact_spec, record_id
-from tests.store_nouns import NOW_MS, command, spec_of
+from tests.store_nouns import DAY_MS, NOW_MS, change, command, spec_of
 
 CONTACT = contact_spec()
 ACCOUNT = account_spec()
@@ -235,3 +237,55 @@ def test_a_record_that_was_just_made_is_found_by_its_id(sync: SFSync, session: S
     assert (made.last_name, made.phone, made.email, made.meta.version) == ("New", "1", None, 0)
     add(session, under_way("gone", Operation.DELETE, 77))
     assert sync.contacts.get(record_id(77)) is None
+
+
+# --- History --------------------------------------------------------------------------------------------------------
+
+
+def edit(number: int, at_ms: int, before: str | None, after: str | None) -> Change:
+    row = {**dict.fromkeys(f.name for f in CONTACT.fields), "LastName": after}
+    return change(
+        object="Contact",
+        id=record_id(number),
+        changed=("LastName",),
+        before={"LastName": before},
+        after={"LastName": after},
+        record=row,
+        commit=CommitInfo(at_ms, user="0055f000007NnAbAAK"),
+    )
+
+
+def test_who_changed_what_and_when(sync: SFSync, session: Session) -> None:
+    """Newest first, by attribute; and the record as it stood at a time."""
+    session.run(lambda unit: unit.append([edit(1, NOW_MS, "a", "b"), edit(2, NOW_MS, "", "x")]))
+    session.run(lambda unit: unit.append([edit(1, NOW_MS + 10_000, "b", "bolt")]))
+    history = sync.contacts.history(record_id(1)[:15])
+    assert [(r.version, r.operation, r.user, r.before, r.after) for r in history] == [
+        (3, "update", "0055f000007NnAbAAK", {"last_name": "b"}, {"last_name": "bolt"}),
+        (1, "update", "0055f000007NnAbAAK", {"last_name": "a"}, {"last_name": "b"}),
+    ]
+    assert (len(history), history[0].changed, history[0].at) == (2, ("last_name",), "2026-11-22T17:26:50.157Z")
+    then = [history.at(to_iso(NOW_MS + after_ms)) for after_ms in (-1, 0, 9_999, 10_000)]
+    assert [one.last_name for one in then if one is not None] == ["a", "b", "b", "bolt"]
+    assert history.at(datetime(2026, 11, 22, 17, 26, 45, tzinfo=UTC)) == then[1]
+    assert isinstance(then[0], Contact)
+    assert len(sync.contacts.history(record_id(1), limit=1)) == 1
+    with pytest.raises(ValueError, match="reaches back to 2026-11-22T17:26:50"):
+        sync.contacts.history(record_id(1), limit=1).at(to_iso(NOW_MS))
+    for wrong in ("yesterday", "2026-11-22"):
+        with pytest.raises(ValueError, match="ISO 8601"):
+            history.at(wrong)
+
+
+def test_a_record_without_changes(sync: SFSync, session: Session) -> None:
+    """As it was loaded; of one that was never there nothing is known."""
+    assert len(sync.contacts.history(record_id(1))) == 0
+    loaded = sync.contacts.history(record_id(1)).at("2026-01-01T00:00:00Z")
+    assert loaded is not None
+    assert loaded.last_name == "bolt"
+    assert sync.contacts.history(record_id(88)).at("2026-01-01T00:00:00Z") is None
+    session.run(lambda unit: unit.append([edit(2, NOW_MS, "", "x"), edit(2, NOW_MS, "x", "y")]))
+    session.run(lambda unit: unit.mark_published(2, NOW_MS))
+    session.run(lambda unit: unit.trim(NOW_MS + 100 * DAY_MS, DAY_MS, DAY_MS, 100))
+    with pytest.raises(ValueError, match="reaches back to"):
+        sync.contacts.history(record_id(1)).at("2026-01-01T00:00:00Z")
