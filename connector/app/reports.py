@@ -34,7 +34,7 @@ def round_messages(done: Round, signals: Signals, troubles: Troubles, now_ms: in
             troubles.clear(source)
             signals.recovered(kind, name)
             continue
-        troubles.report(source, done.error)
+        troubles.report(source, done.error, person=done.person)
         message = signals.sync_failed(kind=kind, object_name=name, error=done.error, now_ms=now_ms)
         if message is not None:
             yield message

@@ -35,6 +35,7 @@ class Round:
         objects: Those it was about; empty for the stream.
         records: Loads: records read. Others: changes made by it.
         error: None if it ended well; else what went wrong (it is being retried).
+        person: The org refuses: nobody but a person can mend it.
     """
 
     kind: RoundKind
@@ -43,6 +44,7 @@ class Round:
     duration_s: float = 0.0
     api_calls: int = 0
     error: str | None = None
+    person: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,7 @@ class Stopwatch:
             # A count over a sliding day can fall meanwhile.
             api_calls=max(0, self.tools.calls(self.purpose) - self.calls),
             error=None if error is None else str(error) or type(error).__name__,
+            person=isinstance(error, OrgRefused),
         )
         await self.tools.on_round(done)
         return done

@@ -74,6 +74,7 @@ class Loader:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._own_jobs: set[str] = set()
+        self._waits_until_s: float | None = None
 
     def wake(self, _name: str = "") -> None:
         """There may be something to load."""
@@ -152,9 +153,14 @@ class Loader:
         return backoff.next_s(error.retry_after_s) if isinstance(error, TransientError) else REFUSED_RETRY_S
 
     async def _await_stream(self) -> None:
-        """Events from before the load's end must not fall between: the stream comes first, if it comes."""
+        """Events from before the load's end must not fall between: the stream comes first, if it comes.
+
+        All objects together wait for it no longer than one does.
+        """
+        if self._waits_until_s is None:
+            self._waits_until_s = asyncio.get_running_loop().time() + self._rules.subscribe_wait_s
         try:
-            async with asyncio.timeout(self._rules.subscribe_wait_s):
+            async with asyncio.timeout_at(self._waits_until_s):
                 await self._subscribed.wait()
         except TimeoutError:
             log.warning("load.started_without_stream", waited_s=self._rules.subscribe_wait_s)

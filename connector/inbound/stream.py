@@ -353,6 +353,7 @@ class StreamLoop:
         """A person must change something; until then the poller alone keeps the replica."""
         self._down(error)
         self._tell.health(False, False)  # noqa: FBT003  # healthy, expected
+        self._subscribed.set()  # it is nothing to wait for any more
         log.error("stream.channel_refused", channel=self._rules.channel, error=str(error))
         await self._report(error)
         return REFUSED_RETRY_S
@@ -377,7 +378,8 @@ class StreamLoop:
         return names
 
     async def _report(self, error: ConnectorError | None) -> None:
-        await self._tools.on_round(Round(kind="stream", objects=(), error=None if error is None else _said(error)))
+        said = None if error is None else _said(error)
+        await self._tools.on_round(Round(kind="stream", objects=(), error=said, person=isinstance(error, OrgRefused)))
 
     def _down(self, error: ConnectorError) -> None:
         self.state.last_error = _said(error)

@@ -291,6 +291,19 @@ def test_without_a_stream(make_stack: MakeStack) -> None:
     stack.settled()
 
 
+def test_a_refused_channel(make_stack: MakeStack) -> None:
+    """No such channel: a person must change something, and health says `failing`; the poller keeps the replica."""
+    stack = make_stack(FAST_POLLS)
+    stack.start()
+    assert stack.daemon.stop() == 0
+    stack.configure({"salesforce": {"channel": "/data/Nonsense__chn"}})
+    stack.daemon.launch()
+    assert stack.health(lambda h: bool(h["stream"]["state"] == "down"))["state"] == "failing"
+    contact = stack.org.create("Contact", LastName="Polled")
+    assert stack.until_change(contact).json["data"]["origin"] == "poll"
+    stack.settled()
+
+
 def test_a_record_committed_long_after_its_stamp(polled: Stack) -> None:
     """A transaction that was open for a while becomes visible with an old stamp: the poller's look back finds it."""
     contact = polled.org.create("Contact", LastName="Held")
