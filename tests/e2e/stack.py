@@ -31,7 +31,7 @@ class Stack:
 
     Attributes:
         objects: What is synced.
-        ready_once: Set by the first `until_ready`.
+        told: What the org told of itself: address and credentials.
     """
 
     def __init__(self, directory: Path, broker: Broker, settings: Settings, objects: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from tests.e2e.stack import OBJECTS, Stack
 from tests.e2e.waiting import until
 from tests.e2e.watcher import ROOT, SIGNALS
 
-SLOW_S = 0.3
+SLOW_S = 0.2
 
 
 def test_nothing_is_published_but_the_signal_of_each_object(stack: Stack) -> None:

@@ -122,7 +122,7 @@ def test_rest_calls_fail_for_a_while(stack: Stack, effect: dict[str, object]) ->
     stack.until_change(contact)
     values = {"Email": "silent@example.com"}
     stack.org.change({"op": "update", "object": "Contact", "id": contact, "values": values}, announce=False)
-    stack.org.fault("rest", count=3, **effect)
+    stack.org.fault("rest", count=2, **effect)
     stack.watcher.send(f"{ROOT}/control/sync", b"{}")
     command_id = f"again-{contact}"
     payload = {"command_id": command_id, "id": contact, "fields": {"Phone": "1"}}
