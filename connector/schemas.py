@@ -27,6 +27,7 @@ from connector.model.documents import (
     SignalDocument,
     StatusDocument,
 )
+from connector.model.objects import FieldSpec, Kind, ObjectSpec
 from connector.outbound.payload import CommandPayload
 from connector.serve.query.payload import QueryPayload
 
@@ -51,6 +52,16 @@ DOCUMENTS: Mapping[str, tuple[str, Any]] = {
 }
 
 
+_TYPES: Mapping[Kind, Mapping[str, str]] = {
+    "text": {"type": "string"},
+    "boolean": {"type": "boolean"},
+    "integer": {"type": "integer"},
+    "number": {"type": "number"},
+    "date": {"type": "string", "format": "date"},
+    "datetime": {"type": "string", "format": "date-time"},
+}
+
+
 class _Plain(GenerateJsonSchema):
     """Without titles that only repeat the members' names."""
 
@@ -67,6 +78,40 @@ def _schema(name: str, where: str, model: Any) -> dict[str, Any]:
     made = TypeAdapter(model).json_schema(schema_generator=_Plain)
     head = {"$schema": DIALECT, "$id": f"{URN}:{name}:{VERSION}", "title": name, "$comment": where}
     return head | made | {"title": name}
+
+
+def object_schema(spec: ObjectSpec) -> dict[str, Any]:
+    """JSON Schema 2020-12 of a record of the object as changes and replies carry it.
+
+    `readOnly` are the fields that no command may set, whatever the settings allow.
+    """
+    fields = {field.name: _field_schema(field) for field in spec.fields}
+    return {
+        "$schema": DIALECT,
+        "$id": f"{URN}:object:{spec.name}:{VERSION}",
+        "title": spec.name,
+        "type": "object",
+        "properties": {"Id": {"type": "string", "pattern": f"^{spec.key_prefix}[A-Za-z0-9]+$", "readOnly": True}}
+        | fields,
+        "required": ["Id", *fields],
+    }
+
+
+def _field_schema(field: FieldSpec) -> dict[str, Any]:
+    schema: dict[str, Any] = {"$comment": field.type, **_TYPES[field.kind]}
+    if field.kind == "text" and field.length:
+        schema["maxLength"] = field.length
+    if field.values is not None and field.type == "picklist":
+        schema["enum"] = sorted(field.values)
+    if field.reference_to:
+        schema["$comment"] = f"reference to {', '.join(field.reference_to)}"
+    # What the org keeps empty for now is null, whether a user may leave it so or not.
+    schema["type"] = [schema["type"], "null"]
+    if "enum" in schema:
+        schema["enum"].append(None)
+    if not (field.createable or field.updateable):
+        schema["readOnly"] = True
+    return schema
 
 
 def text_of(schema: Mapping[str, Any]) -> str:

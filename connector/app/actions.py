@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from connector.app.schema import schema_document
 from connector.inbound.engine import Inbound
 from connector.mesh.envelope import Envelope
 from connector.serve.control import Actions
@@ -59,6 +60,16 @@ def control_actions(
         document: Mapping[str, Any] = orjson.loads(envelope.result(found)[0].payload)
         return document
 
+    async def schema() -> Mapping[str, Any]:
+        return schema_document(inbound.catalog.specs)
+
     return Actions(
-        objects=objects, sync=sync, pause=pause, resume=resume, status=status, command=command, verify=verify
+        objects=objects,
+        sync=sync,
+        pause=pause,
+        resume=resume,
+        status=status,
+        command=command,
+        verify=verify,
+        schema=schema,
     )

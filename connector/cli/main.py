@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "get": "connector.cli.read:get_record",
     "search": "connector.cli.read:search_records",
     "history": "connector.cli.history:record_history",
+    "schema": "connector.cli.schema:schema",
     "devorg": "connector.cli.devorg:devorg",
     "demo": "connector.cli.demo:demo",
 }

@@ -178,10 +178,8 @@ class Catalog:
     def _restore(self, unit: Unit) -> None:
         specs: dict[str, ObjectSpec] = {}
         for name in self._wanted:
-            stored = _stored(unit, name)
-            if stored is not None:
-                # By the columns of that time: what the settings have changed since comes with the next description.
-                spec = object_spec(stored["describe"], list(stored["columns"]))
+            spec = stored_spec(unit, name)
+            if spec is not None:
                 unit.define(spec)
                 specs[name] = spec
         self._specs = MappingProxyType(specs)
@@ -216,6 +214,15 @@ class Catalog:
             return False
         state.reread(fields).store(unit, name, self._now_ms())
         return True
+
+
+def stored_spec(unit: Unit, name: str) -> ObjectSpec | None:
+    """The object as it was described last, or None; known without the org.
+
+    By the columns of that time: what the settings have changed since comes with the next description.
+    """
+    stored = _stored(unit, name)
+    return None if stored is None else object_spec(stored["describe"], list(stored["columns"]))
 
 
 def _named(name: str, spec: ObjectSpec) -> ObjectSpec:

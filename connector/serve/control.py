@@ -41,7 +41,7 @@ class Actions:
         status: The health document.
         command: The stored result of a command, or None.
         verify: Compare with the org and repair; None: not available.
-        schema: JSON Schemas of messages and objects; None: not available.
+        schema: JSON Schemas of messages and objects.
     """
 
     objects: Callable[[], Collection[str]]

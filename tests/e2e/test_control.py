@@ -59,6 +59,16 @@ def test_a_reply_address_that_others_trust_is_refused(stack: Stack) -> None:
     assert told["topic"] == f"{ROOT}/control/status"
 
 
+def test_schemas_of_messages_and_objects(stack: Stack) -> None:
+    """What a service needs to know to send and to understand."""
+    data = ask(stack, "schema")["data"]
+    assert {"change", "command", "query_reply"} <= data["messages"].keys()
+    assert sorted(data["objects"]) == sorted(OBJECTS)
+    contact = data["objects"]["Contact"]
+    in_org = next(iter(stack.org.records("Contact").values()))
+    assert set(contact["required"]) <= in_org.keys()
+
+
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"surprise": 1}'])
 def test_a_malformed_request_is_answered(stack: Stack, body: bytes) -> None:
     """What is not a request gets an error reply, on the verb's reply topic as it named no address."""

@@ -113,6 +113,20 @@ async def test_sync_loads_and_the_reads_show_it(place: Place, org: DevOrg) -> No
     assert (await place.run("history", "Contact", someone["Id"], "--at", "yesterday")).code == 2
 
 
+async def test_schemas_are_of_messages_and_of_loaded_objects(place: Place) -> None:
+    """All of them, or one by its name."""
+    before = await place.run("schema")
+    assert before.code == 0
+    assert before.json["objects"] == {}
+    assert (await place.run("sync")).code == 0
+    told = (await place.run("schema")).json
+    assert {"change", "command", "query", "result"} <= told["messages"].keys()
+    assert sorted(told["objects"]) == ["Account", "Contact", "Lead", "Opportunity"]
+    assert (await place.run("schema", "contact")).json == told["objects"]["Contact"]
+    assert (await place.run("schema", "command")).json == told["messages"]["command"]
+    assert (await place.run("schema", "nope")).code == 2
+
+
 async def test_get_of_nothing_exits_1_and_wrong_words_exit_2(place: Place) -> None:
     """An unknown id is a failure; an unknown object, field or malformed id is wrong usage."""
     assert (await place.run("sync")).code == 0

@@ -29,7 +29,6 @@ GUIDES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 DOCUMENTS = [*GUIDES, ROOT / "CHANGELOG.md", *sorted((ROOT / "connector").rglob("*.md"))]
 EVENTS = ROOT / "docs" / "events.md"
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
-NOT_AVAILABLE = {"schema"}  # control verbs that are answered with `not_available` in this version
 
 
 def text_of(path: Path) -> str:
@@ -132,7 +131,7 @@ def test_the_operations_and_verbs_of_a_topic_are_those_that_are_served() -> None
     commands = table["`{root}/command/{Object}/{operation}`"]
     assert commands == {"create", "update", "upsert", "delete"}
     assert all(topics.parse(f"{topics.root}/command/Contact/{operation}") for operation in commands)
-    assert table["`{root}/control/{verb}`"] == control._REQUESTS.keys() - NOT_AVAILABLE
+    assert table["`{root}/control/{verb}`"] == control._REQUESTS.keys()
 
 
 def test_the_command_that_is_shown_is_a_valid_one() -> None:

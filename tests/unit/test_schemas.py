@@ -9,7 +9,9 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from connector.model.documents import Document
-from connector.schemas import DOCUMENTS, main, schemas, text_of
+from connector.model.objects import object_spec
+from connector.schemas import DOCUMENTS, main, object_schema, schemas, text_of
+from tests.fakes import real_describe
 
 DIRECTORY = Path(__file__).parents[2] / "schemas"
 
@@ -263,6 +265,38 @@ def test_main_writes_and_prints(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert json.loads(capsys.readouterr().out) == schemas()
     assert main([str(tmp_path)]) == 0
     assert {path.stem: json.loads(path.read_bytes()) for path in tmp_path.iterdir()} == schemas()
+
+
+def test_an_object_is_described_field_by_field() -> None:
+    """From a real describe result: kinds, lengths, picklists, references, what nobody may write."""
+    wanted = [
+        "FirstName",
+        "Name",
+        "Email",
+        "AccountId",
+        "Birthdate",
+        "IsEmailBounced",
+        "LastModifiedDate",
+        "LeadSource",
+    ]
+    schema = object_schema(object_spec(real_describe("Contact"), wanted))
+    assert (schema["title"], schema["$id"]) == ("Contact", "urn:blackroad:salesforce:object:Contact:1")
+    assert schema["required"] == ["Id", *wanted]
+    assert schema["properties"]["Id"] == {"type": "string", "pattern": "^003[A-Za-z0-9]+$", "readOnly": True}
+    fields = schema["properties"]
+    assert fields["FirstName"] == {"$comment": "string", "type": ["string", "null"], "maxLength": 40}
+    assert fields["Name"]["readOnly"] is True
+    assert "readOnly" not in fields["Email"]
+    assert fields["AccountId"]["$comment"] == "reference to Account"
+    assert fields["Birthdate"] == {"$comment": "date", "type": ["string", "null"], "format": "date"}
+    assert fields["IsEmailBounced"]["type"] == ["boolean", "null"]
+    assert fields["LastModifiedDate"]["format"] == "date-time"
+    assert "enum" not in fields["LeadSource"]  # not restricted: anything is taken
+    restricted = object_schema(object_spec(real_describe("Contact"), ["CleanStatus"]))["properties"]["CleanStatus"][
+        "enum"
+    ]
+    assert restricted[-1] is None
+    assert "Matched" in restricted
 
 
 def _references(part: object) -> Iterator[str]:
