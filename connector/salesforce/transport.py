@@ -6,7 +6,7 @@ after a 401 drops the caller's headers: a conditional write would become an unco
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -100,12 +100,19 @@ class Transport:
             LinkDown: The answer was lost.
             LoginRefused: The credentials are refused.
         """
-        token = await self._session.token()
+        token = await self._unsent(self._session.token())
         answer = await self._send(token, request)
         if _expired(answer):
             log.info("rest.token_expired", path=_resource(request.path))
-            answer = await self._send(await self._session.renew(token), request)
+            answer = await self._send(await self._unsent(self._session.renew(token)), request)
         return answer
+
+    async def _unsent(self, login: Awaitable[Token]) -> Token:
+        """The token; without one the request was not sent, whatever became of the login."""
+        try:
+            return await login
+        except LinkDown as error:
+            raise OrgUnavailable(str(error), retry_after_s=error.retry_after_s) from error
 
     async def _send(self, token: Token, request: Request) -> Answer:
         self._budget.take(request.purpose)
