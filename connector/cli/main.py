@@ -21,6 +21,11 @@ COMMANDS: Mapping[str, str] = {
     "search": "connector.cli.read:search_records",
     "history": "connector.cli.history:record_history",
     "schema": "connector.cli.schema:schema",
+    "create": "connector.cli.commands:create_record",
+    "update": "connector.cli.commands:update_record",
+    "delete": "connector.cli.commands:delete_record",
+    "push": "connector.cli.commands:push",
+    "commands": "connector.cli.commands:commands",
     "devorg": "connector.cli.devorg:devorg",
     "demo": "connector.cli.demo:demo",
 }

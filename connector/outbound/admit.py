@@ -155,7 +155,7 @@ class Admission:
         command = planner.resolved(command)
         if request.base is not None:
             return replace(command, base=_seen(unit, spec, command, request.base))
-        return _based_on_replica(unit, spec, command)
+        return based_on_replica(unit, spec, command)
 
     def _check_limits(self, unit: Unit, command: Command) -> None:
         """Refuse what goes beyond the settings' limits; a limit counts what was accepted, whatever became of it."""
@@ -211,7 +211,7 @@ def _of_command(unit: Unit, command: Command) -> Command:
     return replace(command, record_id=made.record_id)
 
 
-def _based_on_replica(unit: Unit, spec: ObjectSpec, command: Command) -> Command:
+def based_on_replica(unit: Unit, spec: ObjectSpec, command: Command) -> Command:
     """The replica is what the sender had seen, with what commands before this one write.
 
     Those are not in the replica yet; from the first of them on they are laid over it when the command's turn comes.
