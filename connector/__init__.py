@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from connector.client import Account, Contact, Lead, Opportunity, Record, SFSync
+    from connector.client import Account, CommandResult, Contact, Lead, Opportunity, Pending, Record, SFSync
 
-__all__ = ["Account", "Contact", "Lead", "Opportunity", "Record", "SFSync"]
+__all__ = ["Account", "CommandResult", "Contact", "Lead", "Opportunity", "Pending", "Record", "SFSync"]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from connector.app.schema import schema_document
 from connector.inbound.engine import Inbound
-from connector.mesh.envelope import Envelope
+from connector.mesh.envelope import result_document
 from connector.serve.control import Actions
 from connector.serve.health import Health
 from connector.store.database import Database
@@ -18,7 +16,6 @@ def control_actions(
     objects: Callable[[], Collection[str]],
     inbound: Inbound,
     database: Database,
-    envelope: Envelope,
     health: Health,
     state_changed: Callable[[], None],
 ) -> Actions:
@@ -55,10 +52,7 @@ def control_actions(
 
     async def command(command_id: str) -> Mapping[str, Any] | None:
         found = await database.run(lambda unit: unit.command(command_id))
-        if found is None:
-            return None
-        document: Mapping[str, Any] = orjson.loads(envelope.result(found)[0].payload)
-        return document
+        return None if found is None else result_document(found)
 
     async def schema() -> Mapping[str, Any]:
         return schema_document(inbound.catalog.specs)

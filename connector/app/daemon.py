@@ -213,7 +213,6 @@ class Daemon:
                 objects=self._settings.synced().keys,
                 inbound=self._inbound,
                 database=self._database,
-                envelope=self._envelope,
                 health=self._health,
                 state_changed=self._troubles.changed.set,
             ),

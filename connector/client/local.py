@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 from connector.client.models import Row
 from connector.client.source import RowPage, Selection
+from connector.mesh.envelope import result_document
 from connector.model.change import Operation
-from connector.model.command import ECHO_WINDOW_MS, Command
+from connector.model.command import ECHO_WINDOW_MS, Command, CommandStatus
 from connector.model.history import History
 from connector.model.ids import RecordId
 from connector.model.objects import Kind
@@ -16,17 +18,29 @@ from connector.model.query import EVERYTHING, Where
 from connector.model.record import StoredRecord
 from connector.model.times import to_iso
 from connector.model.where import parse_where
+from connector.settings import Settings
 from connector.store.reader import ReadOnlyReplica
 
+if TYPE_CHECKING:
+    from connector.app.queueing import CommandQueue
+
+# How often it is looked for a result; ten times as long once it takes longer than a second.
+_LOOK_S = 0.01
+_QUEUE_KEPT_S = 60.0
 _WRITES = (Operation.UPDATE, Operation.UPSERT, Operation.CREATE)
 
 
 class LocalSource:
     """Reads the file; what commands of this machine's replica write is shown before the org's change comes back."""
 
-    def __init__(self, path: Path) -> None:
-        self._replica = ReadOnlyReplica(path)
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._replica = ReadOnlyReplica(settings.storage.path)
         self._open = False
+        self._lock = Lock()
+        self._queues = ExitStack()
+        self._queue: CommandQueue | None = None
+        self._queued_s = 0.0
 
     def fields(self, object_name: str) -> Mapping[str, Kind]:
         """See `Source`."""
@@ -61,10 +75,49 @@ class LocalSource:
         """See `Source`."""
         return self._opened().history(object_name, record_id, limit)
 
+    def submit(self, object_name: str, operation: str, data: Mapping[str, Any]) -> str:
+        """See `Source`."""
+        with self._lock:
+            return self._writable().add(object_name, Operation(operation), data).command_id
+
+    def result(self, command_id: str) -> Mapping[str, Any]:
+        """See `Source`."""
+        with self._opened().snapshot() as unit:
+            command = unit.command(command_id)
+        if command is None:
+            raise LookupError(f"no command {command_id} is stored")
+        return result_document(command)
+
+    def wait(self, command_id: str, timeout_s: float | None) -> Mapping[str, Any] | None:
+        """See `Source`."""
+        began_s = time.monotonic()
+        while (result := self.result(command_id))["status"] == CommandStatus.ACCEPTED.value:
+            waited_s = time.monotonic() - began_s
+            if timeout_s is not None and waited_s >= timeout_s:
+                return None
+            time.sleep(_LOOK_S if waited_s < 1 else 10 * _LOOK_S)
+        return result
+
+    def sql(self, query: str, bindings: Sequence[Any] | Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+        """Rows of the replica by SQL."""
+        return self._opened().sql(query, bindings)
+
     def close(self) -> None:
         """See `Source`."""
+        with self._lock:
+            self._queues.close()
         self._replica.close()
         self._open = False
+
+    def _writable(self) -> "CommandQueue":
+        """The command table; opened anew from time to time, to know what has become of the objects."""
+        from connector.app.queueing import CommandQueue  # noqa: PLC0415 - with all that it needs: not for reading
+
+        if self._queue is None or time.monotonic() - self._queued_s > _QUEUE_KEPT_S:
+            self._queues.close()
+            self._queue = self._queues.enter_context(CommandQueue(self._settings))
+            self._queued_s = time.monotonic()
+        return self._queue
 
     def _opened(self) -> ReadOnlyReplica:
         if not self._open:

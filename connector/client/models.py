@@ -176,6 +176,11 @@ def mark_sent(record: Record, command_id: str) -> None:
     vars(record)["_meta"] = Meta(meta.version, meta.modified_at, None, (*meta.pending, command_id))
 
 
+def mark_made(record: Record, record_id: str) -> None:
+    """The org has made the record."""
+    vars(record)["_id"] = record_id
+
+
 def _fill(record: Record, record_id: str | None, meta: Meta, names: Names | None, values: dict[str, Any]) -> None:
     vars(record).update(_id=record_id, _meta=meta, _names=names, _values=values, _original=dict(values))
 

@@ -5,14 +5,16 @@ from datetime import date
 from typing import Any, Generic
 
 from connector.client.history import RecordHistory
-from connector.client.models import R, record_of, wire
+from connector.client.models import R, Record, changed_in, mark_sent, record_of, wire
 from connector.client.names import Names
+from connector.client.pending import Pending
 from connector.client.source import Selection, Source
 from connector.model.ids import to_record_id
 from connector.model.objects import Kind
 from connector.model.query import containing
 
 PAGE = 500
+_OPTIONS = ("command_id", "on_conflict", "expires_at")
 
 
 class Results(Generic[R]):
@@ -107,6 +109,75 @@ class Records(Generic[R]):
         full = to_record_id(record_id)
         return RecordHistory(full, self._source.history(self.name, full, limit), self._model, self._named()[0])
 
+    def create(self, record: R | None = None, /, **fields: Any) -> Pending:
+        """Queue a new record, on disk; the daemon sends it.
+
+        Args:
+            record: With the fields that are set on it.
+            **fields: Or the fields themselves; `command_id`, `on_conflict`, `expires_at` as in section 3.
+
+        Raises:
+            CommandRejected: The org could not take it; with every wrong field. Nothing is queued.
+            ValueError: A field that the object does not have.
+        """
+        options = _options(fields)
+        values = {**(changed_in(record) if record is not None else {}), **fields}
+        command_id = self._submit("create", {**options, "fields": self._named_values(values)})
+        return Pending(self._source, command_id, record)
+
+    def update(self, record: R | str, /, **fields: Any) -> Pending:
+        """Queue what was changed of a record, on disk; the daemon sends it.
+
+        What somebody else changed in the org since the record was read is merged, or a conflict.
+
+        Args:
+            record: With the changes assigned to it; or its id, with the changes as `fields`.
+            **fields: Further changes; `command_id`, `on_conflict`, `expires_at` as in section 3.
+
+        Raises:
+            CommandRejected: The org could not take it; with every wrong field. Nothing is queued.
+            ValueError: Nothing was changed, or a field that the object does not have.
+        """
+        options = _options(fields)
+        if isinstance(record, str):
+            data = {"id": record, "fields": self._named_values(fields)}
+        else:
+            for name, value in fields.items():
+                setattr(record, name, value)
+            data = {"id": _id_of(record), "fields": self._named_values(changed_in(record)), **_base(record)}
+        if not data["fields"]:
+            raise ValueError("nothing was changed: assign to its fields first")
+        command_id = self._submit("update", {**options, **data})
+        if not isinstance(record, str):
+            mark_sent(record, command_id)
+        return Pending(self._source, command_id)
+
+    def delete(self, record: R | str, /, **options: Any) -> Pending:
+        """Queue a deletion, on disk; the daemon sends it.
+
+        Args:
+            record: The record, or its id.
+            **options: `command_id`, `expires_at` as in section 3.
+
+        Raises:
+            CommandRejected: The org could not take it. Nothing is queued.
+        """
+        data = {"id": record if isinstance(record, str) else _id_of(record), **_options(options)}
+        if options:
+            raise TypeError(f"unknown options: {', '.join(options)}")
+        return Pending(self._source, self._submit("delete", data))
+
+    def pending(self, command_id: str) -> Pending:
+        """A command that was queued before, by its id."""
+        return Pending(self._source, command_id)
+
+    def _submit(self, operation: str, data: Mapping[str, Any]) -> str:
+        return self._source.submit(self.name, operation, data)
+
+    def _named_values(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        names, _ = self._named()
+        return {names.field(name): wire(value) for name, value in values.items()}
+
     def read(self, wanted: Selection, limit: int | None) -> Iterator[R]:
         """The records, a page at a time."""
         names, _ = self._named()
@@ -140,6 +211,23 @@ class Records(Generic[R]):
             field, _, direction = order_by.strip().partition(" ")
             order_by = f"{names.field(field)} {direction}".strip()
         return Selection(text=text, where={"and": parts} if parts else None, order_by=order_by)
+
+
+def _options(fields: dict[str, Any]) -> dict[str, Any]:
+    """What of the arguments is about the command; taken out of them."""
+    return {name: wire(fields.pop(name)) for name in _OPTIONS if name in fields}
+
+
+def _id_of(record: Record) -> str:
+    if record.id is None:
+        raise ValueError("the record is not in the org yet: create it, and wait for its id")
+    return record.id
+
+
+def _base(record: Record) -> dict[str, Any]:
+    """What was seen, where that was the org's state and not what commands of ours are about to make of it."""
+    seen = record.meta.seen_version
+    return {} if seen is None or record.meta.pending else {"base": {"version": seen}}
 
 
 def _field(name: str, kind: Kind, value: Any) -> dict[str, Any]:

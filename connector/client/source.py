@@ -57,6 +57,22 @@ class Source(Protocol):
         """The newest changes of a record."""
         ...
 
+    def submit(self, object_name: str, operation: str, data: Mapping[str, Any]) -> str:
+        """Store a command, `data` being what a service would publish; its id. On disk when this returns.
+
+        Raises:
+            CommandRejected: With one line per problem; nothing is stored.
+        """
+        ...
+
+    def result(self, command_id: str) -> Mapping[str, Any]:
+        """A command's result as it stands; LookupError if there is no such command."""
+        ...
+
+    def wait(self, command_id: str, timeout_s: float | None) -> Mapping[str, Any] | None:
+        """A command's final result; None if there is none in time."""
+        ...
+
     def close(self) -> None:
         """Give back what is open."""
         ...

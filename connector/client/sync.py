@@ -1,8 +1,9 @@
 """`SFSync`: the records of the org, read from the replica and written by commands."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from connector.client.local import LocalSource
 from connector.client.models import Account, Contact, Lead, Opportunity, Record
@@ -26,7 +27,7 @@ class SFSync:
     def __init__(self, settings: Settings | Path | str | None = None) -> None:
         if not isinstance(settings, Settings):
             settings = load_settings(Path(settings) if settings is not None else None)
-        self._source = LocalSource(settings.storage.path)
+        self._source = LocalSource(settings)
 
     @property
     def contacts(self) -> Records[Contact]:
@@ -51,6 +52,17 @@ class SFSync:
     def object(self, name: str) -> Records[Record]:
         """Any synced object, by its API name."""
         return Records(self._source, name, Record)
+
+    def sql(self, query: str, bindings: Sequence[Any] | Mapping[str, Any] = ()) -> Sequence[dict[str, Any]]:
+        """Rows of the replica's tables by SQL, as dictionaries; reads only.
+
+        In the process of an `SFSync` read the file by this, and not by `sqlite3`: two SQLite libraries in one process
+        undo each other's file locks.
+
+        Raises:
+            ValueError: SQLite does not take the statement.
+        """
+        return self._source.sql(query, bindings)
 
     def close(self) -> None:
         """Give back what is open."""

@@ -88,23 +88,7 @@ class Envelope:
 
         `dry_run`: the command was only rehearsed, and this is what would be sent.
         """
-        status = CommandStatus.ACCEPTED if command.status is CommandStatus.SENDING else command.status
-        payload = encode(
-            {
-                "command_id": command.command_id,
-                "status": status.value,
-                "object": command.object,
-                "operation": command.operation.value,
-                "id": command.record_id,
-                "attempts": command.attempts,
-                "correlation": command.correlation,
-                "errors": [dict(error) for error in command.errors],
-                "conflict": command.conflict,
-                "accepted_at": to_iso(command.accepted_ms),
-                "completed_at": _iso(command.completed_ms),
-                **({} if dry_run is None else {"dry_run": dry_run}),
-            }
-        )
+        payload = encode({**result_document(command), **({} if dry_run is None else {"dry_run": dry_run})})
         topics = [self._topics.result(command.command_id)]
         if command.reply_to is not None and self.usable_reply_address(command.reply_to):
             topics.append(command.reply_to)
@@ -117,6 +101,24 @@ class Envelope:
     def usable_reply_address(self, topic: str) -> bool:
         """May the connector publish there on a service's behalf?"""
         return self._topics.reply_problem(topic) is None
+
+
+def result_document(command: Command) -> dict[str, Any]:
+    """A command's result as section 3 of the interface has it."""
+    status = CommandStatus.ACCEPTED if command.status is CommandStatus.SENDING else command.status
+    return {
+        "command_id": command.command_id,
+        "status": status.value,
+        "object": command.object,
+        "operation": command.operation.value,
+        "id": command.record_id,
+        "attempts": command.attempts,
+        "correlation": command.correlation,
+        "errors": [dict(error) for error in command.errors],
+        "conflict": command.conflict,
+        "accepted_at": to_iso(command.accepted_ms),
+        "completed_at": _iso(command.completed_ms),
+    }
 
 
 def rejected_message(topics: Topics, topic: str, reason: str, payload: bytes) -> Message:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import apsw
 
@@ -208,6 +208,22 @@ class ReadOnlyReplica:
             cut = len(changes) > limit
             since_ms = changed_ms(changes[limit - 1]) if cut else unit.log_begins_ms()
             return History(changes=changes[:limit][::-1], now=now, known_since_ms=since_ms)
+
+    def sql(self, query: str, bindings: Sequence[Any] | Mapping[str, Any] = ()) -> Sequence[dict[str, Any]]:
+        """The rows of any one statement that reads, as SQLite has them (booleans are 0 and 1).
+
+        Raises:
+            ValueError: SQLite does not take the statement.
+        """
+        with self.snapshot():
+            try:
+                cursor = self._open.execute(query, bindings)
+                return [
+                    {column[0]: value for column, value in zip(cursor.get_description(), row, strict=True)}
+                    for row in cursor
+                ]
+            except (apsw.SQLError, apsw.BindingsError) as error:
+                raise ValueError(str(error)) from error
 
     def pending(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> Sequence[Command]:
         """In order: unfinished commands on the records, and those that succeeded since then and were not echoed yet."""

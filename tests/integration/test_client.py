@@ -289,3 +289,16 @@ def test_a_record_without_changes(sync: SFSync, session: Session) -> None:
     session.run(lambda unit: unit.trim(NOW_MS + 100 * DAY_MS, DAY_MS, DAY_MS, 100))
     with pytest.raises(ValueError, match="reaches back to"):
         sync.contacts.history(record_id(1)).at("2026-01-01T00:00:00Z")
+
+
+def test_sql_for_what_else_one_wants_to_know(sync: SFSync) -> None:
+    """Rows as dictionaries, bound values; nothing can be written."""
+    rows = sync.sql("SELECT LastName, count(*) AS n FROM contact_live WHERE LastName LIKE ? GROUP BY 1", ["bolt%"])
+    assert rows == [{"LastName": "Bolten", "n": 1}, {"LastName": "bolt", "n": 1}]
+    assert sync.sql("SELECT 1 AS one WHERE :x = 2", {"x": 1}) == []
+    for wrong in ("SELECT nope FROM contact", "SELECT ?", "nonsense"):
+        with pytest.raises(ValueError, match=r"nope|binding|syntax"):
+            sync.sql(wrong)
+    with pytest.raises(StoreUnusable, match="read-only"):
+        sync.sql("DELETE FROM contact")
+    assert sync.contacts.count() == 5
