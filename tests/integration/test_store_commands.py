@@ -143,7 +143,7 @@ def test_a_record_keeps_its_order_when_a_command_is_opened_again(session: Sessio
 
 
 def test_writes_that_a_row_lacks_are_told_in_order(session: Session) -> None:
-    """Those of a later second of the org's clock than the row's that have not come back as a change."""
+    """Those of the row's second of the org's clock or a later one that have not come back as a change."""
     done = {"status": CommandStatus.SUCCEEDED, "completed_ms": NOW_MS, "written_ms": NOW_MS}
     add(
         session,
@@ -155,10 +155,11 @@ def test_writes_that_a_row_lacks_are_told_in_order(session: Session) -> None:
         command("waiting"),
         command("next", **(done | {"written_ms": NOW_MS + 2000})),
         command("other", record_id=record_id(2), **done),
+        command("earlier_second", **(done | {"written_ms": NOW_MS - 1157})),
     )
     session.run(lambda unit: unit.echo_seen("echoed", 5))
     unseen = session.run(lambda unit: unit.unseen_writes("Widget__c", record_id(1), NOW_MS - 100, NOW_MS - 1000))
-    assert [c.command_id for c in unseen] == ["done", "next"]
+    assert [c.command_id for c in unseen] == ["same_second", "done", "next"]
     between = session.run(lambda unit: unit.written_between("Widget__c", record_id(1), 2, 7))
     assert [c.command_id for c in between] == ["same_second", "echoed", "done"]
     assert session.run(lambda unit: unit.last_written_ms("Widget__c", record_id(1))) == NOW_MS + 2000
