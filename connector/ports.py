@@ -552,6 +552,12 @@ class Snapshot(Protocol):
         """Changes behind a version, of one object or of all, in version order; None: the log does not reach back."""
         ...
 
+    def record_changes(
+        self, object_name: str, record_id: RecordId, since: int, limit: int
+    ) -> tuple[Sequence[Change], int | None]:
+        """The changes of one record behind a version, in version order; and when the log begins, if it was trimmed."""
+        ...
+
     def pending(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> Sequence[Command]:
         """In order: unfinished commands on the records, and those that succeeded since then and were not echoed yet."""
         ...

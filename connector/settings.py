@@ -340,6 +340,30 @@ def load_settings(
     Raises:
         ConfigError: With one line per mistake, naming key, value and what was expected.
     """
+    data = _gathered(path, environ, directory)
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(*_problems(error)) from None
+
+
+def load_mesh_settings(
+    path: Path | None = None, environ: Mapping[str, str] | None = None, directory: Path | None = None
+) -> tuple[MqttSettings, Secrets]:
+    """The broker and the credentials alone, for a program that has neither org nor replica; see `load_settings`.
+
+    Raises:
+        ConfigError: With one line per mistake in section `mqtt`.
+    """
+    data = _gathered(path, environ, directory)
+    try:
+        return MqttSettings.model_validate(data.get("mqtt", {})), Secrets.model_validate(data["secrets"])
+    except ValidationError as error:
+        raise ConfigError(*(f"mqtt.{problem}" for problem in _problems(error))) from None
+
+
+def _gathered(path: Path | None, environ: Mapping[str, str] | None, directory: Path | None) -> dict[str, Any]:
+    """The settings file with everything else laid over it, not validated."""
     here = directory or Path.cwd()
     env = {**_dotenv(here / ".env"), **(os.environ if environ is None else environ)}
     file = path or (Path(env[SETTINGS_ENV]) if env.get(SETTINGS_ENV) else None)
@@ -348,10 +372,7 @@ def load_settings(
         raise ConfigError("secrets: unknown section; secrets come from the environment, .env or systemd credentials")
     _overlay(data, env)
     data["secrets"] = dict(_secrets(env))
-    try:
-        return Settings.model_validate(data)
-    except ValidationError as error:
-        raise ConfigError(*_problems(error)) from None
+    return data
 
 
 def _toml(path: Path, *, required: bool) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from connector.errors import ConfigError
 from connector.logs import configure_logs
-from connector.mesh.visitor import BrokerAddress
 from connector.settings import PLACEHOLDER_URL, Settings, load_settings
 
 
@@ -31,16 +30,3 @@ def org_settings(settings_path: str | None, *, quiet: bool = True) -> Settings:
         raise ConfigError(f"salesforce.instance_url = {PLACEHOLDER_URL!r}: still the example; set your org's address")
     settings.auth_flow()
     return settings
-
-
-def broker_address(settings: Settings) -> BrokerAddress:
-    """Where the broker is, for a short visit."""
-    mqtt, secrets = settings.mqtt, settings.secrets
-    return BrokerAddress(
-        host=mqtt.host,
-        port=mqtt.port,
-        tls=mqtt.tls,
-        ca_file=mqtt.ca_file,
-        username=secrets.mqtt_username,
-        password=secrets.mqtt_password.get_secret_value(),
-    )

@@ -11,10 +11,10 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from connector.cli.project import broker_address, open_settings
+from connector.cli.project import open_settings
 from connector.errors import BrokerDown, BrokerRefused, StoreUnusable
 from connector.mesh.topics import Topics
-from connector.mesh.visitor import Visitor
+from connector.mesh.visitor import Visitor, address_of
 from connector.model.times import to_iso
 from connector.settings import Settings
 from connector.store.figures import ReplicaFigures
@@ -65,7 +65,7 @@ def _daemon(settings: Settings) -> dict[str, Any]:
     topics = Topics(root=settings.mqtt.root)
     found: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
     documents: dict[str, Any] = {}
-    visitor = Visitor(broker_address(settings))
+    visitor = Visitor(address_of(settings.mqtt, settings.secrets))
     try:
         with visitor.connected():
             for topic in (topics.status, topics.health):

@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from connector.app.once import sync_once
 from connector.cli.outcome import FAILED
-from connector.cli.project import broker_address, org_settings
+from connector.cli.project import org_settings
 from connector.errors import ConfigError, StoreLocked
-from connector.mesh.visitor import Visitor
+from connector.mesh.visitor import Visitor, address_of
 from connector.settings import Settings
 
 DAEMON_TIMEOUT_S = 600.0
@@ -63,7 +63,7 @@ def _chosen(settings: Settings, objects: str | None) -> Sequence[str] | None:
 
 
 def _ask_daemon(settings: Settings, objects: Sequence[str] | None, *, as_json: bool) -> None:
-    visitor = Visitor(broker_address(settings))
+    visitor = Visitor(address_of(settings.mqtt, settings.secrets))
     root = settings.mqtt.root
     with visitor.connected():
         click.echo("the daemon is running: asking it to catch up", err=True)

@@ -17,6 +17,7 @@ from paho.mqtt.packettypes import PacketTypes
 
 from connector.errors import BrokerDown, BrokerRefused
 from connector.mesh.client import properties
+from connector.settings import MqttSettings, Secrets
 
 CONNECT_TIMEOUT_S = 5.0
 PUBLISH_TIMEOUT_S = 10.0
@@ -37,6 +38,18 @@ class BrokerAddress:
     ca_file: str = ""
     username: str = ""
     password: str = ""
+
+
+def address_of(mqtt: MqttSettings, secrets: Secrets) -> BrokerAddress:
+    """Where the settings say that the broker is."""
+    return BrokerAddress(
+        host=mqtt.host,
+        port=mqtt.port,
+        tls=mqtt.tls,
+        ca_file=mqtt.ca_file,
+        username=secrets.mqtt_username,
+        password=secrets.mqtt_password.get_secret_value(),
+    )
 
 
 class Visitor:

@@ -181,6 +181,9 @@ class QueryReplyDocument(Document):
     )
     next: str | int | None = Field(description="`after` of the next page, to `changes` its `since`; null at the end.")
     count: int | None = Field(None, ge=0, description="To `count` alone.")
+    known_since: Iso | None = Field(
+        None, description="To `changes` of one record: when the log begins; null if it has every change."
+    )
     version: int = Field(ge=0, description="Of the newest change that the answer includes.")
     as_of: Iso = Field(description="When the replica was read.")
     stream: Literal["live", "connecting", "down", "paused", "off"]

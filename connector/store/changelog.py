@@ -79,6 +79,11 @@ class ChangeLog(Positions):
         # An empty log begins with the next change.
         return to_ms(str(applied_at)) if applied_at is not None else _NEVER_MS
 
+    def record_changes(self, object_name: str, record_id: RecordId, since: int, limit: int) -> Sequence[Change]:
+        """The changes of one record behind a version, in version order, as far back as the log reaches."""
+        bindings = {"object": object_name, "id": record_id, "since": since, "limit": limit}
+        return [_change(*row) for row in self._db.execute(_SQL["since_of_record"], bindings)]
+
     def history(self, object_name: str, record_id: RecordId, limit: int) -> Sequence[Change]:
         """The changes of one record, newest first."""
         bindings = {"object": object_name, "id": record_id, "limit": limit}

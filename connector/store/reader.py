@@ -196,6 +196,13 @@ class ReadOnlyReplica:
         with self.snapshot() as unit:
             return unit.changes(since, limit, object_name) if unit.reaches_back_to(since) else None
 
+    def record_changes(
+        self, object_name: str, record_id: RecordId, since: int, limit: int
+    ) -> tuple[Sequence[Change], int | None]:
+        """The changes of one record behind a version, in version order; and when the log begins, if it was trimmed."""
+        with self.snapshot() as unit:
+            return unit.record_changes(object_name, record_id, since, limit), unit.log_begins_ms()
+
     def history(self, object_name: str, record_id: str, limit: int) -> History:
         """What happened to one record: its newest `limit` changes, and how far back they tell of it.
 

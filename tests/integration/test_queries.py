@@ -239,6 +239,22 @@ async def test_changes_catch_up_in_order(node: Node) -> None:
     assert ([c["version"] for c in own["records"]], own["next"]) == ([1, 3], 3)
 
 
+async def test_the_changes_of_one_record(node: Node) -> None:
+    """As far back as the log reaches, and it says how far that is."""
+    node.write(lambda unit: unit.append([change(1), change(2), change(1), change(1)]))
+    first = await node.ask("changes", {"id": record_id(1)[:15], "limit": 2})
+    assert ([c["version"] for c in first["records"]], first["next"], first["known_since"]) == ([1, 3], 3, None)
+    rest = await node.ask("changes", {"id": record_id(1), "since": 3})
+    assert ([c["version"] for c in rest["records"]], rest["next"]) == ([4], None)
+    node.write(lambda unit: unit.mark_published(2, NOW_MS))
+    node.write(lambda unit: unit.trim(NOW_MS + 100 * DAY_MS, DAY_MS, DAY_MS, 100))
+    trimmed = await node.ask("changes", {"id": record_id(1)})
+    assert [c["version"] for c in trimmed["records"]] == [3, 4]
+    assert trimmed["known_since"] == "2026-11-22T17:26:40.157Z"
+    assert (await node.refused("changes", {"id": record_id(1)}, ALL_OBJECTS))[0] == "invalid_request"
+    assert (await node.refused("changes", {"id": "x"}))[1].startswith("id: ")
+
+
 async def test_a_log_that_no_longer_reaches_back_says_so(node: Node) -> None:
     """Nobody takes a log with a hole for the whole; nor that of another replica."""
     node.write(lambda unit: unit.append([change(n) for n in range(4)]))

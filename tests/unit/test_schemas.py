@@ -204,7 +204,7 @@ WRONG = [
     ("command", {**COMMAND, "colour": "red"}),
     ("result", {**RESULT, "status": "sending"}),
     ("query", {"since": -1}),
-    ("query", {"id": "0037e00000XyzAbAAB", "limit": 5}),
+    ("query", {"id": "0037e00000XyzAbAAB", "order_by": "Name"}),
     ("query", {"where": {"Name": {"nope": 1}}}),
     ("query_reply", {**QUERY_REPLY, "stream": "fine"}),
     ("reply", {"ok": True, "verb": "sync", "error": {"code": "x", "message": "y"}, "correlation": None}),

@@ -8,7 +8,7 @@ import orjson
 
 from connector.model.change import Change
 from connector.model.command import ECHO_WINDOW_MS, Command, CommandStatus
-from connector.model.ids import key_prefix, to_record_id
+from connector.model.ids import RecordId, key_prefix, to_record_id
 from connector.model.query import EVERYTHING, Filter, FilterOperator, Where
 from connector.model.record import StoredRecord
 from connector.model.times import to_iso
@@ -97,7 +97,7 @@ def _answer(snapshot: Snapshot, asked: Question, now_ms: int) -> bytes:
             assert_never(asked.payload)
 
 
-def _record_id(snapshot: Snapshot, object_name: str, text: str) -> str:
+def _record_id(snapshot: Snapshot, object_name: str, text: str) -> RecordId:
     try:
         record_id = to_record_id(text)
     except ValueError as error:
@@ -159,24 +159,39 @@ def _pending(records: Sequence[StoredRecord], commands: Sequence[Command]) -> Se
 
 def _changes(snapshot: Snapshot, asked: Question, now_ms: int, query: ChangesQuery) -> bytes:
     limit = min(query.limit or asked.max_page, asked.max_page)
-    name = None if asked.object == ALL_OBJECTS else asked.object
-    changes = snapshot.changes(query.since, limit + 1, name)
-    if changes is None:
-        raise Refused(
-            "snapshot_required",
-            f"the change log does not hold what came after version {query.since}: list the records, then go on from "
-            "the version of the first page",
-        )
+    changes, more = _logged(snapshot, asked.object, query, limit + 1)
     room = _Room(PAGE_BYTES - _FRAME_BYTES - len(asked.correlation or "") * 6)
-    last = query.since
+    last = query.since or 0
     for change in changes[:limit]:
         document = orjson.dumps(asked.change_data(change))
         # A change that is too large by itself goes alone, as it was published: nobody could get past it otherwise.
         if not room.takes(document, alone=True):
             break
         last = change.version
-    more = len(room.taken) < len(changes)
-    return _reply(snapshot, asked, now_ms, _Found(room.taken, last if more else None))
+    following = last if len(room.taken) < len(changes) else None
+    return _reply(snapshot, asked, now_ms, _Found(room.taken, following, more=more))
+
+
+def _logged(
+    snapshot: Snapshot, object_name: str, query: ChangesQuery, limit: int
+) -> tuple[Sequence[Change], Mapping[str, Any]]:
+    """The changes that are asked for, and what else the reply tells of the log."""
+    since = query.since or 0
+    if query.id is not None:
+        if object_name == ALL_OBJECTS:
+            raise ValueError("id: a record is of one object, not of _all")
+        changes, begins_ms = snapshot.record_changes(
+            object_name, _record_id(snapshot, object_name, query.id), since, limit
+        )
+        return changes, {"known_since": None if begins_ms is None else to_iso(begins_ms)}
+    found = snapshot.changes(since, limit, None if object_name == ALL_OBJECTS else object_name)
+    if found is None:
+        raise Refused(
+            "snapshot_required",
+            f"the change log does not hold what came after version {since}: list the records, then go on from the "
+            "version of the first page",
+        )
+    return found, {}
 
 
 class _Room:

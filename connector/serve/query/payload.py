@@ -74,8 +74,17 @@ class CountQuery(_Filtered):
 class ChangesQuery(Request):
     """`changes`: what the change log holds behind a version."""
 
-    since: int = Field(ge=0, le=_MAX_VERSION, description="Version of the last change that the asker has.")
+    since: int | None = Field(
+        None, ge=0, le=_MAX_VERSION, description="Version of the last change that the asker has; needed without `id`."
+    )
     limit: int | None = Field(None, ge=1, description="Changes at most; never more than query.max_page.")
+    id: str | None = Field(None, description="Of this record alone, as far back as the log reaches; not with `_all`.")
+
+    @model_validator(mode="after")
+    def _since_or_id(self) -> Self:
+        if self.since is None and self.id is None:
+            raise ValueError("expected since")
+        return self
 
 
 QueryPayload = GetQuery | ListQuery | SearchQuery | CountQuery | ChangesQuery

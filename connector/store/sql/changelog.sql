@@ -40,6 +40,11 @@ SELECT version, object, id, operation, changed, before, after, record, origin, c
     committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
 FROM change WHERE object = :object AND version > :since ORDER BY version LIMIT :limit;
 
+-- name: since_of_record
+SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
+    committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
+FROM change WHERE id = :id AND object = :object AND version > :since ORDER BY version LIMIT :limit;
+
 -- name: history
 SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
     committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
