@@ -64,7 +64,7 @@ class CommandWriter:
         self._full = asyncio.Event()
         self._stored_count = 0
         self._gathering = False
-        self._held_until_ms = 0
+        self._held_ms = range(0)  # when nothing is sent, after a failure
         self._failed_in_a_row = 0
         self._under_way = 0
         self._draining = False
@@ -148,7 +148,8 @@ class CommandWriter:
 
     def _may_send(self) -> bool:
         # After a failure one batch goes ahead to see whether it is over.
-        return self._now_ms() >= self._held_until_ms and not (self._failed_in_a_row and self._under_way)
+        # A clock that was set back is before the range, and nobody waits for it.
+        return self._now_ms() not in self._held_ms and not (self._failed_in_a_row and self._under_way)
 
     async def _work(self, taken: Taken) -> None:
         error = await self._batches.work(taken)
@@ -160,7 +161,8 @@ class CommandWriter:
         longest_s = min(self._rules.backoff_max_s, FIRST_BACKOFF_S * 2 ** min(self._failed_in_a_row, 20))
         wait_s = error.retry_after_s if isinstance(error, OrgThrottled) else None
         wait_s = wait_s if wait_s is not None else longest_s * self._rng.uniform(0.5, 1.0)
-        self._held_until_ms = self._now_ms() + int(wait_s * 1000)
+        now_ms = self._now_ms()
+        self._held_ms = range(now_ms, now_ms + int(wait_s * 1000))
 
     def _done(self, slots: asyncio.Semaphore, _task: asyncio.Task[None]) -> None:
         self._under_way -= 1

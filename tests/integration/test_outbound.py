@@ -144,6 +144,29 @@ async def test_a_spent_budget_holds_every_command(bench: Bench) -> None:
     assert (await bench.command("b")).attempts == 0
 
 
+async def test_a_clock_that_is_set_back_prolongs_no_wait(bench: Bench) -> None:
+    """A wait of half a minute does not become one of an hour, for the command that failed nor for the others."""
+    bench.org.answers.append(OrgThrottled("quota", retry_after_s=30))
+    await bench.give("create", {"command_id": "a", "fields": {"LastName": "A"}})
+    writer = bench.writer(parallel=1)
+    job = asyncio.create_task(writer.run())
+
+    async def held() -> bool:
+        return (await bench.command("a")).retry_ms is not None
+
+    await until(held)
+    bench.now_ms -= 3_600_000
+    await bench.give("create", {"command_id": "b", "fields": {"LastName": "B"}})
+    writer.wake()
+
+    async def sent() -> bool:
+        return all([(await bench.command(c)).status is CommandStatus.SUCCEEDED for c in ("a", "b")])
+
+    await until(sent)
+    writer.drain()
+    await job
+
+
 async def test_the_lost_answer_of_an_update_is_settled_by_reading(bench: Bench) -> None:
     """The org had taken it: `succeeded`, without a second write."""
     bench.org.answers.append(LinkDown("lost"))
