@@ -56,7 +56,7 @@ async def run(org: DevOrg, *words: str, directory: Path) -> str:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(150):
             output, errors = await process.communicate()
     finally:
         if process.returncode is None:
@@ -79,6 +79,7 @@ def program(org: DevOrg, title: str) -> str:
     return text.replace(URL, org.url)
 
 
+@pytest.mark.timeout(180)  # a process per line, on a machine that is busy
 @pytest.mark.parametrize("title", ["Edit", "Upset"])
 async def test_the_command_lines_of_the_guide_run(org: DevOrg, tmp_path: Path, title: str) -> None:
     """Every line, in order, by a shell."""
