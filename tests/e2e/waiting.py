@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 DEADLINE_S = 15.0
+PAUSE_S = 0.02
 
 
 def until(
@@ -15,7 +16,12 @@ def until(
         AssertionError: It never was; with the words of `say`.
     """
     deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline_s:
+    while True:
+        looked_s = time.monotonic()
+        if condition():
+            return
+        now_s = time.monotonic()
+        if now_s > deadline_s:
             raise AssertionError(f"not within {timeout_s} s" + (f": {say()}" if say else ""))
-        time.sleep(0.02)
+        # Looking must not take the time of those who are waited for.
+        time.sleep(max(PAUSE_S, 2 * (now_s - looked_s)))
