@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 from importlib.metadata import version as distribution_version
 
@@ -160,6 +160,7 @@ class Daemon:
             },
             store=self._outbox.send,
             rng=self._rng,
+            many={"command": self._on_commands},
         )
 
     def _make_serving(self) -> None:
@@ -260,7 +261,7 @@ class Daemon:
     async def _round_ended(self, done: Round) -> None:
         for message in round_messages(done, self._signals, self._troubles, wall_clock_ms()):
             await self._outbox.send(message)
-        if done.kind == "load" and done.error is None and self._settings.mqtt.retain_records:
+        if done.kind in ("load", "reread") and done.error is None and self._settings.mqtt.retain_records:
             self._relay.put_back()
         self._wake.set()  # a hole that the round opened or closed is announced though no record changed
 
@@ -287,6 +288,9 @@ class Daemon:
 
     async def _on_command(self, incoming: Incoming, delivery: Delivery) -> None:
         await self._intake.handle(incoming.subject, incoming.verb, delivery)
+
+    async def _on_commands(self, arrived: Sequence[tuple[Incoming, Delivery]]) -> None:
+        await self._intake.handle_many([(incoming.subject, incoming.verb, delivery) for incoming, delivery in arrived])
 
     async def _on_query(self, incoming: Incoming, delivery: Delivery) -> None:
         await self._queries.handle(incoming.subject, incoming.verb, delivery)

@@ -284,6 +284,19 @@ def test_records_are_kept_as_retained_messages_if_asked_for(make_stack: MakeStac
         assert not service.messages(f"{ROOT}/record/Contact/{gone}")
 
 
+def test_retained_records_show_a_field_that_came(make_stack: MakeStack) -> None:
+    """A new field is read for every record, without a change: the retained messages show it all the same."""
+    fields = ["LastName", "Level__c"]
+    stack = make_stack({"mqtt": {"retain_records": True}, "objects": {"Contact": {"fields": fields}}})
+    stack.start()
+    old = next(iter(stack.org.records("Contact")))
+    stack.watcher.until(f"{ROOT}/record/Contact/{old}")
+    field = {"name": "Level__c", "type": "double", "precision": 5}
+    stack.org.call("POST", "/fields", {"object": "Contact", "field": field})
+    stack.org.create("Contact", LastName="First of them", Level__c=1)
+    stack.watcher.until(f"{ROOT}/record/Contact/{old}", lambda m: "Level__c" in m.json)
+
+
 def test_everything_works_with_3_1_1(make_stack: MakeStack) -> None:
     """`mqtt.protocol = "3.1.1"`: changes, commands, control and the will, all but message properties."""
     stack = make_stack({"mqtt": {"protocol": "3.1.1"}})
