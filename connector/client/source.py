@@ -73,6 +73,10 @@ class Source(Protocol):
         """A command's final result; None if there is none in time."""
         ...
 
+    def sql(self, query: str, bindings: Sequence[Any] | Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+        """Rows of the replica's tables; ValueError where there is no file, or SQLite does not take the statement."""
+        ...
+
     def close(self) -> None:
         """Give back what is open."""
         ...

@@ -8,7 +8,9 @@ from typing import Any, Self
 from connector.client.local import LocalSource
 from connector.client.models import Account, Contact, Lead, Opportunity, Record
 from connector.client.records import Records
-from connector.settings import Settings, load_settings
+from connector.client.source import Source
+from connector.errors import ConfigError
+from connector.settings import MqttSettings, Secrets, Settings, load_mesh_settings, load_settings
 
 
 class SFSync:
@@ -19,15 +21,22 @@ class SFSync:
 
     Args:
         settings: The settings, or their file; None: `settings.toml`, as for every command.
+        remote: Where the broker of a daemon on another node is, `host` or `host:port`; True: where the settings say.
+            Then everything goes over MQTT, and no replica is needed here. Of the settings, section `mqtt` and the
+            secrets `MQTT_USERNAME` and `MQTT_PASSWORD` are used.
 
     Raises:
         ConfigError: The settings cannot work.
     """
 
-    def __init__(self, settings: Settings | Path | str | None = None) -> None:
-        if not isinstance(settings, Settings):
-            settings = load_settings(Path(settings) if settings is not None else None)
-        self._source = LocalSource(settings)
+    def __init__(self, settings: Settings | Path | str | None = None, *, remote: str | bool | None = None) -> None:
+        file = Path(settings) if isinstance(settings, str | Path) else None
+        self._source: Source
+        if remote:
+            mesh = (settings.mqtt, settings.secrets) if isinstance(settings, Settings) else load_mesh_settings(file)
+            self._source = _remote_source(*mesh, remote)
+        else:
+            self._source = LocalSource(settings if isinstance(settings, Settings) else load_settings(file))
 
     @property
     def contacts(self) -> Records[Contact]:
@@ -75,3 +84,15 @@ class SFSync:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _remote_source(mqtt: MqttSettings, secrets: Secrets, remote: str | bool) -> Source:
+    from connector.client.remote import RemoteSource  # noqa: PLC0415 - with paho: not for reading a file
+    from connector.mesh.visitor import address_of  # noqa: PLC0415 - likewise
+
+    if isinstance(remote, str):
+        host, _, port = remote.partition(":")
+        if not host or not (port or "1883").isdigit():
+            raise ConfigError(f"remote = {remote!r}: expected host or host:port")
+        mqtt = mqtt.model_copy(update={"host": host, "port": int(port or mqtt.port)})
+    return RemoteSource(address_of(mqtt, secrets), mqtt.root)

@@ -1,11 +1,10 @@
 """What happened to one record, as the change log tells it, and the record as it stood at a time. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from connector.model.change import Change, Operation
-from connector.model.record import StoredRecord
 from connector.model.times import to_iso
 
 
@@ -20,13 +19,19 @@ class History:
 
     Attributes:
         changes: Oldest first.
-        now: The record as it stands; None if it is deleted, or was never there.
+        now: The record's fields as they stand; None if it is deleted, or was never there.
         known_since_ms: When the log begins, if older changes have been trimmed from it; None: it has them all.
     """
 
     changes: Sequence[Change]
-    now: StoredRecord | None
+    now: Mapping[str, Any] | None
     known_since_ms: int | None
+
+    def newest(self, limit: int) -> Self:
+        """Its newest `limit` changes alone, which do not reach back as far."""
+        if len(self.changes) <= limit:
+            return self
+        return replace(self, changes=self.changes[-limit:], known_since_ms=changed_ms(self.changes[-limit]))
 
     def at(self, moment_ms: int) -> Mapping[str, Any] | None:
         """The record's fields without `Id` at a time, milliseconds since the Unix epoch, UTC; None: it was not there.
@@ -43,7 +48,7 @@ class History:
             raise ValueError(f"the change log reaches back to {to_iso(self.known_since_ms)}")
         if self.changes:
             return _before(self.changes[0])
-        return None if self.now is None else self.now.values
+        return self.now
 
 
 def _before(change: Change) -> Mapping[str, Any] | None:

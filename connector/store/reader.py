@@ -13,7 +13,7 @@ import apsw
 from connector.errors import StoreUnusable
 from connector.model.change import Change
 from connector.model.command import Command
-from connector.model.history import History, changed_ms
+from connector.model.history import History
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectColumns
 from connector.model.query import EVERYTHING, Filter, FilterOperator, Page, Where
@@ -211,10 +211,9 @@ class ReadOnlyReplica:
         """
         with self.snapshot() as unit:
             now = self.get(object_name, record_id)
-            changes = unit.history(object_name, RecordId(record_id), limit + 1)
-            cut = len(changes) > limit
-            since_ms = changed_ms(changes[limit - 1]) if cut else unit.log_begins_ms()
-            return History(changes=changes[:limit][::-1], now=now, known_since_ms=since_ms)
+            values = None if now is None else now.values
+            changes = unit.history(object_name, RecordId(record_id), limit + 1)[::-1]
+            return History(changes=changes, now=values, known_since_ms=unit.log_begins_ms()).newest(limit)
 
     def sql(self, query: str, bindings: Sequence[Any] | Mapping[str, Any] = ()) -> Sequence[dict[str, Any]]:
         """The rows of any one statement that reads, as SQLite has them (booleans are 0 and 1).

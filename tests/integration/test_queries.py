@@ -244,6 +244,7 @@ async def test_the_changes_of_one_record(node: Node) -> None:
     node.write(lambda unit: unit.append([change(1), change(2), change(1), change(1)]))
     first = await node.ask("changes", {"id": record_id(1)[:15], "limit": 2})
     assert ([c["version"] for c in first["records"]], first["next"], first["known_since"]) == ([1, 3], 3, None)
+    assert first["records"][0]["applied_at"] == "2026-11-22T17:26:40.157Z"
     rest = await node.ask("changes", {"id": record_id(1), "since": 3})
     assert ([c["version"] for c in rest["records"]], rest["next"]) == ([4], None)
     node.write(lambda unit: unit.mark_published(2, NOW_MS))

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from connector.model.change import Change, CommitInfo, Operation, Origin
 from connector.model.history import History
-from connector.model.record import StoredRecord
-from tests.store_nouns import record, record_id
+from tests.store_nouns import record_id
 
 VALUES = st.fixed_dictionaries({"A": st.sampled_from([None, "x", "y"]), "B": st.sampled_from([None, 1, 2])})
 STATES = st.lists(st.none() | VALUES, min_size=1, max_size=8)
@@ -53,19 +52,10 @@ def told(states: list[dict[str, Any] | None], *, committed: bool) -> list[Change
     return [change(n, old, new, 10 * n, committed=committed) for n, (old, new) in pairs if old != new]
 
 
-def now(states: list[dict[str, Any] | None]) -> StoredRecord | None:
-    if states[-1] is None:
-        return None
-    made = record(1)
-    return StoredRecord(
-        id=made.id, values=states[-1], version=1, synced_ms=0, deleted_ms=None, modified_ms=made.modified_ms
-    )
-
-
 @given(STATES, st.booleans())
 def test_every_state_is_found_again(states: list[dict[str, Any] | None], committed: bool) -> None:
     """At the moment of each change and in between; before the first one as it was loaded."""
-    history = History(changes=told(states, committed=committed), now=now(states), known_since_ms=None)
+    history = History(changes=told(states, committed=committed), now=states[-1], known_since_ms=None)
     for number, state in enumerate(states):
         assert history.at(10 * number) == state
         assert history.at(10 * number + 9) == state
@@ -77,7 +67,7 @@ def test_a_trimmed_log_tells_what_it_knows(states: list[dict[str, Any] | None], 
     """From its beginning on the same; before that it says that it does not know, and never something else."""
     begins_ms = 10 * min(cut, len(states) - 1)
     kept = [c for c in told(states, committed=True) if c.applied_ms >= begins_ms]
-    history = History(changes=kept, now=now(states), known_since_ms=begins_ms)
+    history = History(changes=kept, now=states[-1], known_since_ms=begins_ms)
     for number, state in enumerate(states):
         if 10 * number >= begins_ms:
             assert history.at(10 * number) == state

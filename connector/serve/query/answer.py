@@ -163,7 +163,9 @@ def _changes(snapshot: Snapshot, asked: Question, now_ms: int, query: ChangesQue
     room = _Room(PAGE_BYTES - _FRAME_BYTES - len(asked.correlation or "") * 6)
     last = query.since or 0
     for change in changes[:limit]:
-        document = orjson.dumps(asked.change_data(change))
+        # Of one record its history is asked: changes that no commit is known of have a time as well.
+        when = {} if query.id is None else {"applied_at": to_iso(change.applied_ms)}
+        document = orjson.dumps({**asked.change_data(change), **when})
         # A change that is too large by itself goes alone, as it was published: nobody could get past it otherwise.
         if not room.takes(document, alone=True):
             break
