@@ -6,7 +6,7 @@ command. A handler that returns has put what matters on disk; until then the bro
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -20,9 +20,13 @@ from connector.ports import Inbox
 log = structlog.get_logger()
 
 Handler = Callable[[Incoming, Delivery], Awaitable[None]]
+# The same for several at once, in their order: all of them are handled, or none.
+ManyHandler = Callable[[Sequence[tuple[Incoming, Delivery]]], Awaitable[None]]
 
 # Deliveries waiting per kind: a kind that is full holds up the others, which the receive maximum bounds anyway.
 QUEUE_LIMIT = 200
+# Of those, handled together where that is cheaper.
+MOST_AT_ONCE = 100
 RETRY_FIRST_S = 0.1
 RETRY_MAX_S = 5.0
 
@@ -43,11 +47,16 @@ class Router:
         *,
         store: Callable[[Message], Awaitable[None]],
         rng: random.Random,
+        many: Mapping[str, ManyHandler] | None = None,
     ) -> None:
-        """`handlers` by kind: command, query, control, signal. `store` puts a message into the outbox."""
+        """`handlers` by kind: command, query, control, signal. `store` puts a message into the outbox.
+
+        `many` by kind: for what is cheaper together; where it fails, its messages are handled one by one.
+        """
         self._inbox = inbox
         self._topics = topics
         self._handlers = handlers
+        self._many = many or {}
         self._store = store
         self._rng = rng
         self._queues: dict[str, asyncio.Queue[tuple[Incoming | None, Delivery]]] = {
@@ -79,12 +88,33 @@ class Router:
     async def _work(self, kind: str) -> None:
         queue = self._queues[kind]
         while True:
-            incoming, delivery = await queue.get()
-            if kind == "refused" or incoming is None:
-                await self._patiently(kind, partial(self._refuse, incoming, delivery))
-            else:
-                await self._patiently(kind, partial(self._handle, incoming, delivery))
+            waiting = [await queue.get()]
+            while kind in self._many and not queue.empty() and len(waiting) < MOST_AT_ONCE:
+                waiting.append(queue.get_nowait())
+            if len(waiting) == 1 or not await self._together(kind, waiting):
+                for incoming, delivery in waiting:
+                    await self._one(kind, incoming, delivery)
+
+    async def _one(self, kind: str, incoming: Incoming | None, delivery: Delivery) -> None:
+        if kind == "refused" or incoming is None:
+            await self._patiently(kind, partial(self._refuse, incoming, delivery))
+        else:
+            await self._patiently(kind, partial(self._handle, incoming, delivery))
+        self._inbox.acknowledge(delivery)
+
+    async def _together(self, kind: str, waiting: Sequence[tuple[Incoming | None, Delivery]]) -> bool:
+        """Handle several at once; False if one of them must be found by handling them one by one."""
+        known = [(incoming, delivery) for incoming, delivery in waiting if incoming is not None]
+        try:
+            await self._patiently(kind, partial(self._many[kind], known))
+        except FatalError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whichever message it was meets it again alone, and is reported
+            log.warning("router.batch_failed", kind=kind, messages=len(waiting), error=type(error).__name__)
+            return False
+        for _, delivery in waiting:
             self._inbox.acknowledge(delivery)
+        return True
 
     async def _patiently(self, kind: str, step: Callable[[], Awaitable[None]]) -> None:
         """Repeat while the store is busy: going on would answer out of order, or not at all."""

@@ -4,8 +4,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
@@ -31,6 +30,21 @@ _REHEARSED_NOTHING: Mapping[str, Any] = {
     "external_id": None,
     "fields": None,
 }
+
+
+Arrived = tuple[str, str, Delivery]
+"""Object name and operation of the topic, and the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was done with a message, for the log."""
+
+    event: str
+    about: Mapping[str, Any]
+
+
+Step = Callable[[Unit], Told]
 
 
 class Answers(Protocol):
@@ -77,30 +91,42 @@ class CommandIntake:
         Raises:
             StoreBusy, StoreFull, StoreUnusable: It is not on disk: the message must not be acknowledged.
         """
+        await self.handle_many([(object_name, operation, delivery)])
+
+    async def handle_many(self, arrived: Sequence[Arrived]) -> None:
+        """The same for several, in their order, with one wait for the disk; all of them or none.
+
+        Raises:
+            StoreBusy, StoreFull, StoreUnusable: They are not on disk.
+        """
+        steps = [self._step(*one) for one in arrived]
+        for told in await self._replica.run(lambda unit: [step(unit) for step in steps]):
+            log.info(told.event, **told.about)
+            self._stored()
+
+    def _step(self, object_name: str, operation: str, delivery: Delivery) -> Step:
+        """What is to be done with a message inside a unit; everything that needs no database is done before."""
         if delivery.retained:
-            await self._refuse(delivery, "a retained message is never taken as a command")
-            return
+            return self._refusal(delivery, "a retained message is never taken as a command")
+        data: Mapping[str, Any] = {}
         try:
             data = parse_payload(delivery.payload, self._rules.max_payload_bytes)
-        except CommandRejected as error:
-            await self._reject(object_name, operation, delivery, {}, error)
-            return
-        asker = _asker(delivery, data)
-        if asker.reply_to is not None and not self._answers.usable_reply_address(asker.reply_to):
-            await self._refuse(delivery, "the reply address is not one that the connector may publish to")
-            return
-        try:
+            asker = _asker(delivery, data)
+            if asker.reply_to is not None and not self._answers.usable_reply_address(asker.reply_to):
+                return self._refusal(delivery, "the reply address is not one that the connector may publish to")
             request = self._request(object_name, operation, data, asker)
-            if data.get("dry_run") is True:
-                await self._replica.run(partial(self._rehearse, request))
-                log.info("command.rehearsed", command_id=request.command.command_id)
-            else:
-                new = await self._replica.run(partial(self._accept, request, delivery))
-                log.info("command.accepted" if new else "command.repeated", command_id=request.command.command_id)
         except CommandRejected as error:
-            await self._reject(object_name, operation, delivery, data, error)
-            return
-        self._stored()
+            return self._rejection(object_name, operation, delivery, data, error)
+
+        def accept(unit: Unit) -> Told:
+            try:
+                if data.get("dry_run") is True:
+                    return self._rehearse(request, unit)
+                return self._accept(request, delivery, unit)
+            except CommandRejected as error:  # before anything was written
+                return self._rejection(object_name, operation, delivery, data, error)(unit)
+
+        return accept
 
     def _request(self, object_name: str, operation: str, data: Mapping[str, Any], asker: Asker) -> Request:
         known = self._catalog.spec(object_name) is not None and object_name in self._rules.objects
@@ -111,34 +137,32 @@ class CommandIntake:
             raise CommandRejected(*problems, *error.problems) from None
         return self._admission.request(object_name, Operation(operation), payload, asker, self._now_ms())
 
-    def _accept(self, request: Request, delivery: Delivery, unit: Unit) -> bool:
+    def _accept(self, request: Request, delivery: Delivery, unit: Unit) -> Told:
         known = self._redelivered(request.command, delivery, unit)
         stored, new = (known, False) if known is not None else self._admission.accept(unit, request)
-        answer = stored if new else _readdressed(stored, request.command)
-        for message in self._answers.result(answer):
+        for message in self._answers.result(stored if new else _readdressed(stored, request.command)):
             unit.enqueue(message)
-        return new
+        return Told("command.accepted" if new else "command.repeated", {"command_id": stored.command_id})
 
     def _redelivered(self, command: Command, delivery: Delivery, unit: Unit) -> Command | None:
         if command.delivery_key is None or not delivery.duplicate:
             return None
         return unit.command_by_delivery(command.delivery_key, command.accepted_ms - REDELIVERY_WINDOW_MS)
 
-    def _rehearse(self, request: Request, unit: Unit) -> None:
+    def _rehearse(self, request: Request, unit: Unit) -> Told:
         status, told, command = self._admission.rehearse(unit, request)
         for message in self._answers.result(replace(command, status=status), told):
             unit.enqueue(message)
+        return Told("command.rehearsed", {"command_id": command.command_id})
 
-    async def _reject(
+    def _rejection(
         self, object_name: str, operation: str, delivery: Delivery, data: Mapping[str, Any], error: CommandRejected
-    ) -> None:
+    ) -> Step:
         named = data.get("command_id")
         command_id = named if isinstance(named, str) and re.fullmatch(COMMAND_ID, named) else None
         asker = _asker(delivery, data)
-        log.info("command.rejected", object=object_name[:80], operation=operation, problems=len(error.problems))
         if command_id is None and asker.reply_to is None:
-            await self._refuse(delivery, str(error))
-            return
+            return self._refusal(delivery, str(error))
         now_ms = self._now_ms()
         command = Command(
             command_id=command_id or f"auto-{uuid.uuid4()}",
@@ -159,21 +183,27 @@ class CommandIntake:
             errors=tuple(OrgProblem(code="REJECTED", message=p, fields=_fields_named(p)) for p in error.problems),
             completed_ms=now_ms,
         )
-        await self._replica.run(partial(self._store_rejected, command, data.get("dry_run") is True))
-        self._stored()
+        about = {"object": object_name[:80], "operation": operation, "problems": len(error.problems)}
+        rehearsed = data.get("dry_run") is True
 
-    def _store_rejected(self, command: Command, rehearsed: bool, unit: Unit) -> None:
-        """A command that was sent before keeps its result; one that was only rehearsed leaves no trace."""
-        known = None if rehearsed else unit.add_command(command)
-        answer = command if known is None else _readdressed(known, command)
-        for message in self._answers.result(answer, _REHEARSED_NOTHING if rehearsed else None):
-            unit.enqueue(message)
+        def store(unit: Unit) -> Told:
+            # A command that was sent before keeps its result; one that was only rehearsed leaves no trace.
+            known = None if rehearsed else unit.add_command(command)
+            answer = command if known is None else _readdressed(known, command)
+            for message in self._answers.result(answer, _REHEARSED_NOTHING if rehearsed else None):
+                unit.enqueue(message)
+            return Told("command.rejected", about)
 
-    async def _refuse(self, delivery: Delivery, reason: str) -> None:
-        log.info("command.refused", topic=delivery.topic[:200], bytes=len(delivery.payload))
+        return store
+
+    def _refusal(self, delivery: Delivery, reason: str) -> Step:
         message = self._answers.rejected(delivery.topic, reason, delivery.payload)
-        await self._replica.run(lambda unit: unit.enqueue(message))
-        self._stored()
+
+        def store(unit: Unit) -> Told:
+            unit.enqueue(message)
+            return Told("command.refused", {"topic": delivery.topic[:200], "bytes": len(delivery.payload)})
+
+        return store
 
 
 def _readdressed(known: Command, repeat: Command) -> Command:
