@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SECONDS_OF_DEMO ?= 30
+SEEDS ?= 1000
 
 .PHONY: help setup demo test format lint types schemas clean
 
@@ -38,6 +39,10 @@ types: setup
 .PHONY: lost-answers
 lost-answers: setup ## 10,000 creates of which many an answer is lost: no duplicates, none missing (minutes)
 	LOST_ANSWER_CREATES=10000 $(BIN)/pytest -s tests/faults/test_commands_lost.py
+
+.PHONY: soak
+soak: setup ## A thousand seeds of random edits, commands and faults, each settled and compared (an hour)
+	$(BIN)/python -m tests.faults.soak --seeds $(SEEDS)
 
 schemas: setup ## Write schemas/ anew from the models
 	$(BIN)/python -m connector.schemas schemas

@@ -1,0 +1,291 @@
+"""A service that commands the connector over the mesh, and the account of what each command did to the org."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from connector.devorg.commits import Commit, RowChange
+from tests.e2e.watcher import ROOT, Watcher
+from tests.faults.soak.edits import OBJECTS, Editor
+
+REPLIES = "soak/replies"
+FINAL = frozenset({"succeeded", "failed", "conflict", "rejected", "expired", "unknown"})
+# The field of each object that only commands write, each a text that nobody else writes.
+MARKED: Mapping[str, str] = {
+    "Account": "Fax",
+    "Contact": "Fax",
+    "Lead": "Fax",
+    "Opportunity": "NextStep",
+    "Invoice__c": "Notes__c",
+}
+KEY = "BlackRoad_Key__c"
+KEYED = "Invoice__c"  # the object with an external id
+# By origin, whoever's user it is: what the connector wrote.
+OURS = "com/salesforce/api/rest/"
+_KEYS = 4
+_SHARED = {"Account": "Phone", "Contact": "Title", "Lead": "City", "Opportunity": "Name", "Invoice__c": "Name"}
+
+
+@dataclass(slots=True)
+class Asked:
+    """One command.
+
+    Attributes:
+        mark: The text that it writes into its object's marked field; also its correlation.
+        command_id: None: it was sent without.
+        copies: Messages sent of it.
+        results: Payloads of its results as they arrived.
+        answer_lost: The connector had to go on without the org's answer to it.
+    """
+
+    mark: str
+    object: str
+    operation: str
+    body: dict[str, Any]
+    command_id: str | None
+    valid: bool = True
+    copies: int = 0
+    results: list[dict[str, Any]] = field(default_factory=list)
+    answer_lost: bool = False
+
+    @property
+    def final(self) -> dict[str, Any] | None:
+        """The result that ends it."""
+        return next((result for result in self.results if result["status"] in FINAL), None)
+
+    @property
+    def settled(self) -> bool:
+        """Answered for good."""
+        return self.final is not None
+
+    def __str__(self) -> str:
+        target = self.body.get("id") or self.body.get("external_id") or ""
+        return f"{self.mark}: {self.operation} {self.object} {target} {'with id' if self.command_id else 'without id'}"
+
+
+class Service:
+    """Sends commands and keeps their results.
+
+    Attributes:
+        asked: Everything that was commanded, by mark.
+    """
+
+    def __init__(self, watcher: Watcher, editor: Editor, seed: int) -> None:
+        self._watcher = watcher
+        self._editor = editor
+        self._seed = seed
+        self._read = 0
+        self.asked: dict[str, Asked] = {}
+
+    def command(self, rng: random.Random) -> str:
+        """Make up a command and send it; its line for the trace."""
+        asked = self._made(rng)
+        self.asked[asked.mark] = asked
+        self.send(asked, copies=2 if asked.command_id and rng.random() < 0.1 else 1)
+        return str(asked)
+
+    def repeat(self, rng: random.Random) -> str:
+        """Send an earlier command again."""
+        earlier = [a for a in self.asked.values() if a.command_id]
+        if not earlier:
+            return "nothing to repeat"
+        asked = rng.choice(earlier)
+        self.send(asked)
+        return f"again {asked.mark}"
+
+    def send(self, asked: Asked, copies: int = 1) -> None:
+        """Put it on the mesh; the client sends it again by itself if the link breaks."""
+        for _ in range(copies):
+            asked.copies += 1
+            self._watcher.send(f"{ROOT}/command/{asked.object}/{asked.operation}", asked.body, wait=False)
+
+    def read(self) -> None:
+        """Take in the results that have arrived."""
+        by_id = {asked.command_id: asked for asked in self.asked.values() if asked.command_id}
+        mark = self._watcher.mark()
+        for message in self._watcher.messages("#", self._read):
+            if not (message.topic.startswith(f"{ROOT}/result/") or message.topic == REPLIES):
+                continue
+            result = message.json
+            asked = by_id.get(result["command_id"]) or self.asked.get(str(result.get("correlation")))
+            if asked is not None and result not in asked.results:
+                asked.results.append(result)
+        self._read = mark
+
+    def open(self) -> list[Asked]:
+        """Commands without a final result."""
+        self.read()
+        return [asked for asked in self.asked.values() if not asked.settled]
+
+    def _made(self, rng: random.Random) -> Asked:
+        mark = f"mark-{self._seed}-{len(self.asked)}"
+        name = rng.choice(OBJECTS)
+        operation = rng.choices(("create", "update", "delete", "upsert"), (5, 9, 2, 4))[0]
+        name = KEYED if operation == "upsert" else name
+        body: dict[str, Any] = {"reply_to": REPLIES, "correlation": mark}
+        command_id = f"soak-{self._seed}-{len(self.asked)}" if rng.random() < 0.85 else None
+        if command_id:
+            body["command_id"] = command_id
+        if operation in ("update", "delete"):
+            body["id"] = rng.choice(self._editor.live(name) or ["003000000000000AAA"])
+        if operation == "upsert":
+            body["external_id"] = {"field": KEY, "value": f"key-{rng.randrange(_KEYS)}"}
+        if operation != "delete":
+            body["fields"] = self._fields(rng, name, operation, mark)
+        if operation == "update":
+            body["on_conflict"] = rng.choice(("merge", "merge", "reject", "overwrite"))
+        if rng.random() < 0.05:
+            soon = datetime.now(UTC) + timedelta(milliseconds=rng.randint(1, 500))
+            body["expires_at"] = soon.isoformat().replace("+00:00", "Z")
+        valid = rng.random() < 0.95 or operation == "delete"
+        if not valid:
+            body["fields"]["NoSuchField"] = 1
+        return Asked(mark, name, operation, body, command_id, valid)
+
+    def _fields(self, rng: random.Random, name: str, operation: str, mark: str) -> dict[str, Any]:
+        fields: dict[str, Any] = {MARKED[name]: mark}
+        if operation != "update":
+            needed = self._editor.values(rng, name, creating=True)
+            fields = {**needed, **fields}
+        elif rng.random() < 0.5:
+            fields[_SHARED[name]] = f"{mark} {rng.randrange(10)}"
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """One record that the connector changed in one transaction."""
+
+    change: RowChange
+    mark: str | None
+
+
+def effects(commits: Sequence[Commit]) -> Iterator[Effect]:
+    """What the connector wrote, with the mark of the command where it left a new one."""
+    for commit in commits:
+        if not commit.origin.startswith(OURS):
+            continue
+        for change in commit.changes:
+            name = MARKED.get(change.object)
+            now = change.after.get(name) if name else None
+            before = change.before.get(name) if name and change.before else None
+            yield Effect(change, now if isinstance(now, str) and now != before else None)
+
+
+def wrong_accounts(
+    asked: Mapping[str, Asked], commits: Sequence[Commit], live: Collection[str], *, doubled: bool
+) -> Iterator[str]:
+    """Commands whose results and effects do not go together: each has one effect or none, and one answer.
+
+    Args:
+        asked: All commands.
+        commits: Everything that the org committed.
+        live: Ids of the records that are not deleted.
+        doubled: The broker was away for a while: what the service had sent it, it may have got twice.
+    """
+    found = list(effects(commits))
+    by_mark: dict[str, list[RowChange]] = {}
+    for effect in found:
+        if effect.mark is not None:
+            by_mark.setdefault(effect.mark, []).append(effect.change)
+    overwritten = _overwritten(commits)
+    for one in asked.values():
+        if one.operation != "delete" and (one.command_id or not doubled):
+            yield from _wrong(one, by_mark.get(one.mark, []), asked, overwritten=one.mark in overwritten)
+    yield from _wrong_deletes(asked, commits, live)
+    yield from (f"{mark}: written by no command" for mark in by_mark if mark not in asked)
+
+
+def _wrong(one: Asked, changes: Sequence[RowChange], asked: Mapping[str, Asked], *, overwritten: bool) -> Iterator[str]:
+    finals = {(r["status"], r["id"]) for r in one.results if r["status"] in FINAL}
+    if len(finals) > 1:
+        yield f"{one}: several answers: {sorted(map(str, finals))}"
+    final = one.final
+    if final is None:
+        if one.command_id or len(changes) > one.copies:
+            yield f"{one}: no final answer, {len(changes)} effects"
+        return
+    status = final["status"]
+    if not one.valid and status != "rejected":
+        yield f"{one}: {status}, though it names no such field"
+    if status == "unknown" and (one.operation != "create" or one.object == KEYED):
+        yield f"{one}: unknown, though it could be found out"
+    least, most = _expected(one, asked, overwritten=overwritten)
+    if not least <= len(changes) <= most:
+        yield f"{one}: {status} after {final['attempts']} attempts with {len(changes)} effects"
+    if status == "succeeded" and changes and changes[-1].id != final["id"] and final["id"] is not None:
+        yield f"{one}: its result names {final['id']}, it wrote {changes[-1].id}"
+
+
+def _expected(one: Asked, asked: Mapping[str, Asked], *, overwritten: bool) -> tuple[int, int]:
+    """How many effects its answer stands for, at least and at most."""
+    final = one.final or {}
+    tried_again = final["attempts"] > 1 or one.answer_lost
+    match final["status"]:
+        case "succeeded":
+            wins = one.operation == "upsert" or one.body.get("on_conflict") == "overwrite"
+            # The answer was lost, somebody wrote over it or deleted it, and it was to win.
+            again = overwritten and tried_again and wins
+            superseded = one.operation == "update" and _superseded(one, asked)
+            return 0 if superseded else 1, max(2, final["attempts"]) if again else 1
+        case "unknown":
+            return 0, 1
+        case "conflict" | "failed":
+            return 0, int(tried_again)
+        case _:
+            return 0, 0
+
+
+def _superseded(one: Asked, asked: Mapping[str, Asked]) -> bool:
+    """Whether a later command wrote the same field of the same record: the two may have gone as one."""
+    later = [a for a in asked.values() if a.body.get("id") == one.body.get("id") and a.operation == "update"]
+    return any(a is not one and a.settled for a in later[later.index(one) + 1 :])
+
+
+def _overwritten(commits: Sequence[Commit]) -> frozenset[str]:
+    """Marks of records that were written to afterwards by somebody else, or deleted."""
+    marks: set[str] = set()
+    for commit in commits:
+        for change in commit.changes:
+            if change.kind == "DELETE" or not commit.origin.startswith(OURS):
+                name = MARKED.get(change.object)
+                mark = change.before.get(name) if name and change.before else None
+                marks.update([mark] if isinstance(mark, str) else [])
+    return frozenset(marks)
+
+
+def _wrong_deletes(asked: Mapping[str, Asked], commits: Sequence[Commit], live: Collection[str]) -> Iterator[str]:
+    """Deletes carry no mark: of each record they are counted together."""
+    wanted: dict[str, list[Asked]] = {}
+    for one in asked.values():
+        if one.operation == "delete":
+            wanted.setdefault(one.body["id"], []).append(one)
+    ours = [c for c in commits if c.origin.startswith(OURS) and c.changes]
+    done = Counter(c.changes[0].id for c in ours if c.changes[0].kind == "DELETE")  # what cascades comes behind it
+    gone = {change.id for commit in commits for change in commit.changes if change.kind == "DELETE"}
+    for record_id, ones in wanted.items():
+        if done[record_id] > len(ones):
+            yield f"{ones[0]}: {len(ones)} deletes asked for, {done[record_id]} made"
+        for one in ones:
+            if one.final is None:
+                if one.command_id:
+                    yield f"{one}: no final answer"
+            elif one.final["status"] not in ("succeeded", "failed", "expired", "rejected", "conflict"):
+                yield f"{one}: a delete that ends as {one.final['status']}"
+            elif (
+                one.final["status"] == "succeeded"
+                and record_id in live
+                and not done[record_id]
+                and record_id not in gone
+            ):
+                yield f"{one}: succeeded, but nobody ever deleted the record"
+    yield from (f"{record_id}: deleted by no command" for record_id in done if record_id not in wanted)
+
+
+def body_of(asked: Asked) -> str:
+    """What was sent, for the trace."""
+    return json.dumps(asked.body, ensure_ascii=False)

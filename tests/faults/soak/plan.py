@@ -1,0 +1,199 @@
+"""What a seed stands for: how everything is set up, and what happens when. Pure: the same seed, the same plan."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from connector.devorg.admin.seed import Seed
+from connector.devorg.settings import OrgSettings
+from tests.faults.soak.commands import KEY, KEYED, MARKED
+from tests.faults.soak.edits import FIELDS, OBJECTS
+
+# Kind -> how often.
+_STEPS: Mapping[str, int] = {
+    "edit": 30,
+    "edits": 12,
+    "bulk": 6,
+    "hold": 4,
+    "release": 4,
+    "abandon": 1,
+    "silent": 2,
+    "command": 26,
+    "repeat": 3,
+    "control": 1,
+}
+# Faults that may be chosen for a seed; each seed has some of them, often.
+_FAULTS: tuple[str, ...] = (
+    "kill",
+    "terminate",
+    "broker",
+    "broker_forgets",
+    "broker_freezes",
+    "wire_cut",
+    "wire_silent",
+    "wire_slow",
+    "rest",
+    "rest_lost",
+    "oauth",
+    "stream",
+    "stream_http",
+    "deliver",
+    "tokens",
+    "connections",
+    "org_down",
+    "replay",
+    "events",
+    "overflow",
+    "undecodable",
+    "stall",
+    "org_clock",
+    "clock",
+    "schema",
+    "locked",
+    "pause",
+)
+_MOST_FAULTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """How a seed's world is set up.
+
+    Attributes:
+        org: Scales and switches of the org.
+        events: Its event options.
+        settings: Sections of the daemon's settings file.
+        records: What the org holds from the start.
+        unseen: Edits include what only a comparison finds.
+        silent: Edits include what only a poll finds.
+        patient: The first load is waited for.
+        page_rows: Rows of a page of loads and comparisons.
+    """
+
+    org: OrgSettings
+    events: Mapping[str, Any]
+    insert_delete_events: bool
+    settings: Mapping[str, Mapping[str, Any]]
+    records: Seed | None
+    unseen: bool
+    silent: bool
+    patient: bool
+    page_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that happens.
+
+    Attributes:
+        at_s: Seconds since the upheaval began.
+        seed: Of the choices that it makes when it happens.
+    """
+
+    at_s: float
+    kind: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A seed's plan; `faults` are those that it may have."""
+
+    seed: int
+    variant: Variant
+    faults: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+
+def plan_of(seed: int, seconds: float) -> Plan:
+    """The plan of a seed whose upheaval takes so many seconds."""
+    rng = random.Random(seed)
+    variant = _variant(rng)
+    faults = tuple(rng.sample(_FAULTS, rng.randint(0, _MOST_FAULTS)))
+    pace_s = rng.choice((0.005, 0.02, 0.06))
+    share = rng.uniform(0.1, 0.4) if faults else 0.0
+    steps: list[Step] = []
+    usual = {kind: weight for kind, weight in _STEPS.items() if variant.silent or kind != "silent"}
+    at_s = 0.0
+    while (at_s := at_s + rng.expovariate(1 / pace_s)) < seconds:
+        fault = rng.random() < share * min(1.0, pace_s / 0.02)
+        kind = rng.choice(faults) if fault else rng.choices(list(usual), list(usual.values()))[0]
+        steps.append(Step(at_s, kind, rng.getrandbits(48)))
+    return Plan(seed, variant, faults, tuple(steps))
+
+
+def _variant(rng: random.Random) -> Variant:
+    return Variant(
+        org=OrgSettings(
+            connect_hold_s=rng.choice((0.3, 1.0, 3.0)),
+            connect_gap_s=rng.choice((1.0, 5.0)),
+            max_events_per_response=rng.choice((1, 7, 1000)),
+            events_before_reply=rng.random() < 0.7,
+            stream_delay_s=rng.choice((0.0, 0.0, 0.0, 0.1)),
+            composite_client_origin=rng.random() < 0.5,
+            gzip=rng.random() < 0.8,
+        ),
+        events=_events(rng),
+        insert_delete_events=rng.random() < 0.2,
+        settings=_settings(rng),
+        records=_records(rng) if rng.random() < 0.9 else None,
+        unseen=rng.random() < 0.3,
+        silent=rng.random() < 0.3,
+        patient=rng.random() < 0.6,
+        page_rows=rng.choice((3, 10, 2000)),
+    )
+
+
+def _records(rng: random.Random) -> Seed:
+    return Seed(
+        accounts=rng.randint(0, 4),
+        contacts=rng.randint(0, 12),
+        leads=rng.randint(0, 6),
+        opportunities=rng.randint(0, 5),
+    )
+
+
+def _events(rng: random.Random) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "changed_fields": rng.random() < 0.8,
+        "event_uuid": rng.random() < 0.2,
+        "nested_nulls": rng.random() < 0.7,
+        "partial_names": rng.random() < 0.7,
+        "text_dates": rng.random() < 0.8,
+        "text_diffs": rng.random() < 0.8,
+        "conversion_modified_date": rng.random() < 0.7,
+        "whole_second_commits": rng.random() < 0.7,
+    }
+    if rng.random() < 0.1:
+        options["overflow_changes"] = rng.randint(2, 12)
+    if rng.random() < 0.1:
+        options["max_event_bytes"] = rng.choice((700, 1500))
+    if rng.random() < 0.2:
+        options["max_merged_records"] = 2
+    return options
+
+
+def _settings(rng: random.Random) -> dict[str, dict[str, Any]]:
+    everything = rng.random() < 0.25
+    objects: dict[str, dict[str, Any]] = {}
+    interval = rng.choice(("300ms", "1h", "1h"))
+    for name in OBJECTS:
+        fields = ["Name", *FIELDS[name], MARKED[name], *([KEY] if name == KEYED else [])]
+        fields += ["CreatedDate", "LastModifiedDate", "LastModifiedById"] if rng.random() < 0.5 else []
+        objects[name] = {"fields": "all" if everything else list(dict.fromkeys(fields)), "poll_interval": interval}
+    objects[KEYED]["external_id"] = KEY
+    return {
+        "sync": {
+            "backoff_max": "200ms",
+            "batch_size": rng.choice((1, 5, 200)),
+            "bulk_threshold": rng.choice((2, 20000, 20000)),
+            "publish_backfill": rng.random() < 0.2,
+        },
+        "objects": objects,
+        "mqtt": {"protocol": rng.choice(("5", "5", "3.1.1")), "retain_records": rng.random() < 0.2},
+        # Longer than the org can sit on a request whose sender has given up.
+        "commands": {"settle_for": "2s"},
+        "health": {"interval": "500ms"},
+        "signals": {"batch_interval": "200ms"},
+    }

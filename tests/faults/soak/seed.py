@@ -1,0 +1,181 @@
+"""One seed from start to verdict."""
+
+import asyncio
+import logging
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+import orjson
+
+from tests.e2e.watcher import ROOT
+from tests.faults.soak import verdict
+from tests.faults.soak.commands import body_of
+from tests.faults.soak.edits import OBJECTS, Editor
+from tests.faults.soak.faults import Upheaval
+from tests.faults.soak.plan import Plan, plan_of
+from tests.faults.soak.world import World
+
+READY_S = 30.0
+QUIET_S = 40.0
+SEED_S = 200.0
+# Killing a process loses nothing that it wrote to memory, and waiting for the disk is what most of a seed would be.
+_MEMORY = Path("/dev/shm")  # noqa: S108 - `mkdtemp` makes what it is asked for there
+_LOOK_S = 0.05
+_AGAIN_S = 1.5
+_MOST_TOLD = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a seed.
+
+    Attributes:
+        problems: Empty if all is well.
+        report: For a failing seed: its set-up, the trace and the end of the daemon's log.
+        kept: Folder with the replica and the logs of a failing seed.
+    """
+
+    seed: int
+    took_s: float
+    commits: int
+    changes: int
+    commands: int
+    faults: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+    report: str = ""
+    kept: str = ""
+
+
+def run_seed(seed: int, seconds: float) -> Outcome:
+    """Play one seed in this process."""
+    # Connections are cut on purpose, and the org's server tells of each.
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
+    return asyncio.run(_bounded(plan_of(seed, seconds)))
+
+
+async def _bounded(plan: Plan) -> Outcome:
+    home = str(_MEMORY) if os.access(_MEMORY, os.W_OK) else None
+    directory = Path(mkdtemp(prefix=f"soak-{plan.seed}-", dir=home))
+    started_s = time.monotonic()
+    player = _Player(plan, directory)
+    problems: Sequence[str]
+    try:
+        async with asyncio.timeout(SEED_S):
+            problems = await player.play()
+    except Exception as error:  # noqa: BLE001 - a fault of the runner or of the org is a failing seed too
+        problems = [f"the run itself failed: {type(error).__name__}: {error}", *_trace_of(error)]
+    took_s = time.monotonic() - started_s
+    outcome = player.outcome(tuple(problems), took_s)
+    if not problems:
+        shutil.rmtree(directory, ignore_errors=True)
+    return outcome
+
+
+def _trace_of(error: BaseException) -> list[str]:
+    import traceback  # noqa: PLC0415 - for a failing run only
+
+    return traceback.format_exception(error)[-6:]
+
+
+class _Player:
+    def __init__(self, plan: Plan, directory: Path) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._rng = random.Random(plan.seed + 1)
+        self.world = World(directory, plan.seed, plan.variant)
+        self._counts = (0, 0, 0)
+
+    async def play(self) -> Sequence[str]:
+        async with self.world as world:
+            try:
+                return await self._played(world)
+            finally:
+                changes = world.replica.last_version() if world.replica.path.exists() else 0
+                self._counts = len(world.ledger.commits), changes, len(world.service.asked)
+
+    async def _played(self, world: World) -> Sequence[str]:
+        world.daemon.start()
+        if self._plan.variant.patient:
+            await self._wait(lambda: [] if world.replica.loaded(OBJECTS) else ["not loaded"], READY_S)
+            world.note("ready")
+        upheaval = Upheaval(world)
+        began_s = time.monotonic()
+        for step in self._plan.steps:
+            await asyncio.sleep(max(0.0, began_s + step.at_s - time.monotonic()))
+            await upheaval.step(step.kind, random.Random(step.seed))
+        await upheaval.end(self._rng)
+        world.note(f"quiet; needs {sorted(world.needs)}")
+        left = await self._converged(world)
+        if not left:
+            left = await self._lives(world)
+        code = await world.daemon.stop()
+        world.note(f"daemon stopped with {code}")
+        problems = [f"not settled: {problem}" for problem in left[:_MOST_TOLD]]
+        problems += [f"the daemon ended by itself with {e.code}:\n{e.words}" for e in world.daemon.unexpected()]
+        if code != 0:
+            problems.append(f"SIGTERM ended it with {code}")
+        return [*problems, *verdict.problems(world)]
+
+    async def _converged(self, world: World) -> Sequence[str]:
+        """Wait until nothing is left to do.
+
+        A service asks again for what it got no answer to, and an operator for a sync or a comparison where things
+        happened that no event told of: what one does not see because the stream is behind, the next one does.
+        """
+
+        def again() -> None:
+            for asked in world.service.open():
+                if asked.command_id:
+                    world.service.send(asked)
+            for verb in sorted(world.needs):
+                world.watcher.send(f"{ROOT}/control/{verb}", {"reply_to": "soak/help"}, wait=False)
+
+        left = await self._wait(lambda: verdict.unsettled(world), QUIET_S, again=again)
+        world.note("settled" if not left else f"not settled: {left[0]}")
+        return left
+
+    async def _lives(self, world: World) -> Sequence[str]:
+        """Something more happens after the quiet: it arrives by itself."""
+        world.note(Editor(world.org.ctx, unseen=False).edit(self._rng).line)
+        left = await self._wait(lambda: verdict.unsettled(world), QUIET_S)
+        return [f"after the quiet: {problem}" for problem in left]
+
+    async def _wait(
+        self, look: Callable[[], Sequence[str]], timeout_s: float, *, again: Callable[[], None] | None = None
+    ) -> Sequence[str]:
+        """Look until there is nothing to complain of; the last complaints where the time is up."""
+        deadline_s = time.monotonic() + timeout_s
+        asked_s = 0.0
+        while complaints := look():
+            now_s = time.monotonic()
+            if now_s > deadline_s:
+                return complaints
+            if again is not None and now_s - asked_s > _AGAIN_S:
+                asked_s = now_s
+                again()
+            await asyncio.sleep(_LOOK_S)
+        return []
+
+    def outcome(self, problems: tuple[str, ...], took_s: float) -> Outcome:
+        commits, changes, commands = self._counts
+        plan = self._plan
+        if not problems:
+            return Outcome(plan.seed, took_s, commits, changes, commands, plan.faults)
+        return Outcome(
+            plan.seed, took_s, commits, changes, commands, plan.faults, problems, self._report(), str(self._directory)
+        )
+
+    def _report(self) -> str:
+        world, variant = self.world, self._plan.variant
+        sections = {name: values for name, values in variant.settings.items() if name != "objects"}
+        lines = [f"faults: {', '.join(self._plan.faults)}", f"settings: {orjson.dumps(sections).decode()}"]
+        lines += [f"events: {variant.events}", *world.trace]
+        lines += ["commands:", *(body_of(asked) for asked in world.service.open())] if hasattr(world, "service") else []
+        lines += ["the daemon's last words:", world.daemon.last_words()] if hasattr(world, "daemon") else []
+        return "\n".join(lines)

@@ -1,0 +1,234 @@
+"""What must hold once all is quiet: replica, published changes, commands, holes and quarantine."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from connector.devorg.events.layout import ABSENT_FIELDS
+from tests.e2e.replica import OWN_COLUMNS
+from tests.e2e.watcher import ROOT
+from tests.faults.soak.commands import wrong_accounts
+from tests.faults.soak.edits import OBJECTS
+from tests.faults.soak.link import Sent
+from tests.faults.soak.world import World
+
+_CHANGE = f"{ROOT}/change/"
+_HOLE = f"{ROOT}/hole/"
+_MOST_TOLD = 6
+# No event holds them; a live record is not deleted, however it came back to life.
+_UNTOLD = OWN_COLUMNS | (ABSENT_FIELDS - {"IsDeleted"})
+
+
+def differences(world: World) -> list[str]:
+    """How the replica differs from the org, record by record, deletions included."""
+    found: list[str] = []
+    for name in OBJECTS:
+        theirs = {row["Id"]: row for row in world.editor.rows(name)}
+        ours = world.replica.records(name)
+        for record_id in theirs.keys() | ours.keys():
+            found += _differs(f"{name}/{record_id}", theirs.get(record_id), ours.get(record_id))
+    return found
+
+
+def _differs(where: str, theirs: Mapping[str, Any] | None, ours: Mapping[str, Any] | None) -> Iterator[str]:
+    lives_there = theirs is not None and not theirs["IsDeleted"]
+    lives_here = ours is not None and ours["_deleted_at"] is None
+    if lives_there != lives_here:
+        yield f"{where}: lives {'in the org' if lives_there else 'here'} only"
+    elif lives_there and theirs is not None and ours is not None:
+        for name in ours.keys() - _UNTOLD:
+            if ours[name] != theirs.get(name):  # SQLite's 0 and 1 equal False and True
+                yield f"{where}.{name}: {theirs.get(name)!r} in the org, {ours[name]!r} here"
+
+
+def unsettled(world: World) -> list[str]:
+    """What the daemon still has to do, by its database, and how the replica differs; empty when all is done."""
+    if not world.replica.path.exists():
+        return ["there is no replica"]
+    try:
+        return list(_unsettled(world)) or differences(world)
+    except sqlite3.OperationalError as error:  # the tables are not there yet
+        return [str(error)]
+
+
+_OPEN = {
+    "records in doubt": "SELECT object || '/' || id || ' ' || reason FROM dirty",
+    "open holes": "SELECT object || ' ' || reason FROM hole WHERE closed_at IS NULL",
+    "events in quarantine": "SELECT coalesce(object, '?') || ' ' || error FROM quarantine WHERE settled_at IS NULL",
+    "objects to compare": "SELECT name FROM cursor WHERE name LIKE 'reconcile:%'",
+    "commands": "SELECT command_id || ' ' || status FROM command WHERE status IN ('accepted', 'sending')",
+    "changes not published": "SELECT version FROM change WHERE published_at IS NULL",
+    "messages not published": "SELECT topic FROM outbox WHERE topic NOT LIKE 'blackroad/signals/%'",
+}
+
+
+def _unsettled(world: World) -> Iterator[str]:
+    for what, statement in _OPEN.items():
+        rows = [str(next(iter(row.values()))) for row in world.replica.rows(statement)]
+        if rows:
+            yield f"{what}: {len(rows)}, {rows[:3]}"
+    if not world.replica.loaded(OBJECTS):
+        yield "not everything is loaded"
+    waiting = world.service.open()
+    answered = [a for a in waiting if a.command_id or _stored(world, a.mark)]
+    if answered:
+        yield f"commands without an answer: {len(answered)}, {answered[0]}"
+    if not world.forgetful:
+        newest = world.replica.last_version()
+        told = _versions(m.payload for m in world.watcher.messages(f"{_CHANGE}#"))
+        if newest and newest not in told:
+            yield f"the subscriber has not had version {newest}"
+
+
+def _stored(world: World, mark: str) -> bool:
+    return bool(world.replica.value("SELECT count(*) FROM command WHERE correlation = ?", mark))
+
+
+def _versions(payloads: Iterable[bytes]) -> set[int]:
+    return {json.loads(payload)["data"]["version"] for payload in payloads}
+
+
+def problems(world: World) -> list[str]:
+    """Everything that does not hold, once the daemon has stopped."""
+    found = differences(world)[:_MOST_TOLD]
+    found += _publications(world)
+    found += _holes(world)
+    world.service.read()
+    for row in world.replica.rows("SELECT correlation FROM command WHERE answer_lost = 1"):
+        if row["correlation"] in world.service.asked:
+            world.service.asked[row["correlation"]].answer_lost = True
+    live = {record_id for name in OBJECTS for record_id in world.editor.live(name)}
+    found += wrong_accounts(world.service.asked, world.ledger.commits, live, doubled=world.restarted_broker)
+    found += _file(world)
+    return found
+
+
+def _file(world: World) -> Iterator[str]:
+    checked = world.replica.value("PRAGMA integrity_check")
+    if checked != "ok":
+        yield f"the file is damaged: {checked}"
+    versions = [row["version"] for row in world.replica.rows("SELECT version FROM change ORDER BY version")]
+    if versions != list(range(1, len(versions) + 1)):
+        yield "the change log has holes"
+
+
+def _publications(world: World) -> list[str]:
+    acknowledged = [sent.payload for sent in world.wire.sent if sent.acknowledged and sent.topic.startswith(_CHANGE)]
+    found = _checked(world, acknowledged, "acknowledged")
+    if not world.forgetful:
+        heard = [m.payload for m in world.watcher.messages(f"{_CHANGE}#")]
+        found += _checked(world, heard, "heard")
+    return found
+
+
+def _checked(world: World, payloads: Iterable[bytes], who: str) -> list[str]:
+    """Problems of one account of the published changes: by version, folded, and compared with the replica."""
+    fold = Fold()
+    for payload in payloads:
+        fold.take(json.loads(payload)["data"])
+    newest = world.replica.last_version()
+    if len(fold.data) != newest:
+        missing = [version for version in range(1, newest + 1) if version not in fold.data]
+        fold.problems.append(f"{len(missing)} of {newest} versions are missing: {missing[:5]}")
+    for name in OBJECTS:
+        for record_id, row in world.replica.records(name).items():
+            fold.compare(name, record_id, row)
+    return [f"{who}: {problem}" for problem in fold.problems[:_MOST_TOLD]]
+
+
+class Fold:
+    """What a subscriber knows who has taken every change, and what about them is wrong.
+
+    Attributes:
+        data: Version -> `data` of the change.
+    """
+
+    def __init__(self) -> None:
+        self.data: dict[int, dict[str, Any]] = {}
+        self.problems: list[str] = []
+        self._records: dict[tuple[str, str], dict[str, Any] | None] = {}
+        self._versions: dict[tuple[str, str], int] = {}
+
+    def take(self, data: dict[str, Any]) -> None:
+        """The next message."""
+        version = data["version"]
+        if version in self.data:
+            if self.data[version] != data:
+                self.problems.append(f"version {version} came again with other contents")
+            return
+        if version != len(self.data) + 1:
+            self.problems.append(f"version {version} came where {len(self.data) + 1} was due")
+        self.data[version] = data
+        self.problems += (f"version {version}: {problem}" for problem in self._step(data))
+        key = data["object"], data["id"]
+        self._records[key], self._versions[key] = data["record"], version
+
+    def _step(self, data: Mapping[str, Any]) -> Iterator[str]:
+        """How a change does not follow from what came before."""
+        key = data["object"], data["id"]
+        known, held = key in self._records, self._records.get(key)
+        match data["operation"]:
+            case "delete":
+                if known and (held is None or not _agree(held, data["before"])):
+                    yield "deletes another state than the one told"
+            case "update":
+                if (
+                    not data["changed"]
+                    or set(data["changed"]) != set(data["before"])
+                    or data["before"] == data["after"]
+                ):
+                    yield f"an update that changes nothing: {data['changed']}"
+                if known and held is None:
+                    yield "updates a deleted record"
+                earlier = {**data["record"], **data["before"]}
+                if held is not None and not _agree(earlier, held):
+                    yield f"updates another state than the one told: {_diff(earlier, held)}"
+            case operation:
+                if held is not None:
+                    yield f"{operation} of a record that lives"
+                if known and operation == "create":
+                    yield "creates a record that was deleted"
+
+    def compare(self, name: str, record_id: str, row: Mapping[str, Any]) -> None:
+        """Hold a row of the replica against what was told of it."""
+        key = name, record_id
+        if row["_version"] != self._versions.get(key, 0):
+            self.problems.append(f"{record_id}: row {row['_version']}, told {self._versions.get(key, 0)}")
+        elif key in self._records:
+            told = self._records[key]
+            if (told is None) != (row["_deleted_at"] is not None):
+                self.problems.append(f"{record_id}: told {'deleted' if told is None else 'alive'}, the row is not")
+            elif told is not None and not _agree(told, row):
+                self.problems.append(f"{record_id}: told otherwise than the row: {_diff(told, row)}")
+        elif row["_deleted_at"] is not None:
+            self.problems.append(f"{record_id}: deleted, and no change tells")
+
+
+def _agree(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return not _diff(one, other)
+
+
+def _diff(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of both that differ; those that came or went with the schema are known to one side only."""
+    shared = [name for name in one.keys() & other.keys() if not name.startswith("Extra")]
+    return {name: (one[name], other[name]) for name in shared if one[name] != other[name]}
+
+
+def _holes(world: World) -> Iterator[str]:
+    stored = world.replica.rows("SELECT object, reason, closed_at FROM hole ORDER BY id")
+    told: dict[str, list[Mapping[str, Any]]] = {}
+    for sent in world.wire.sent:
+        if sent.topic.startswith(_HOLE) and sent.acknowledged and sent.payload:
+            told.setdefault(sent.topic.removeprefix(_HOLE), []).append(json.loads(sent.payload))
+    for hole in stored:
+        messages = told.get(hole["object"], [])
+        if not any(m["state"] == "open" and m["reason"] for m in messages):
+            yield f"a hole of {hole['object']} ({hole['reason']}) was not announced"
+        elif messages[-1]["state"] != "closed":
+            yield f"the last word on {hole['object']} is an open hole"
+
+
+def recent(sent: Iterable[Sent], count: int) -> list[str]:
+    """The last publications, for a failing seed."""
+    return [f"{s.topic} {s.payload[:160]!r}{'' if s.acknowledged else ' (unacknowledged)'}" for s in sent][-count:]
