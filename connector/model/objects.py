@@ -62,8 +62,12 @@ class FieldSpec:
 
     @property
     def searched(self) -> bool:
-        """True if its words are found by a text search: every text but ids of other records."""
-        return self.kind == "text" and self.type not in ("reference", "id")
+        """True if its words are found by a text search: every text but ids of other records.
+
+        A full-text index of SQLite has names of its own for columns.
+        """
+        own = self.name.lower() in ("rank", "rowid")
+        return self.kind == "text" and self.type not in ("reference", "id") and not own
 
     @property
     def looked_up(self) -> bool:

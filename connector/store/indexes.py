@@ -11,9 +11,10 @@ from connector.store.names import field_index, quoted, text_index
 from connector.store.part import Part
 from connector.store.queries import load
 from connector.store.tables import objects
-from connector.store.textindex import document, make
+from connector.store.textindex import listed, make
 
 _SQL = load("objects")
+_ALL_ROWS = 2**63 - 1
 
 
 class Indexes(Part):
@@ -48,16 +49,11 @@ class Indexes(Part):
         table, index = quoted(columns.table), quoted(text_index(columns.table))
         bounds = {"after": after, "rows": rows}
         # The names were checked when the table was made.
-        last = self._db.execute(
-            f"SELECT max(rowid) FROM (SELECT rowid FROM {table} WHERE rowid > :after ORDER BY rowid LIMIT :rows)",  # noqa: S608
-            bounds,
-        ).get
-        self._db.execute(
-            f"INSERT OR REPLACE INTO {index} (rowid, doc) "  # noqa: S608
-            f"SELECT rowid, {document(columns, '')} FROM {table} WHERE rowid > :after ORDER BY rowid LIMIT :rows",
-            bounds,
-        )
+        piece = f"FROM {table} WHERE rowid > :after ORDER BY rowid LIMIT :rows"
+        last = self._db.execute(f"SELECT max(rowid) FROM (SELECT rowid {piece})", bounds).get  # noqa: S608
         if last is None:
-            self._db.execute(_SQL["set_search_state"], ("ready", 0, columns.name))
-        else:
-            self._db.execute(_SQL["set_search_state"], ("filling", last, columns.name))
+            self._db.execute(_SQL["set_search_state"], ("ready", _ALL_ROWS, columns.name))
+            return
+        fields = listed(columns)
+        self._db.execute(f"INSERT INTO {index} (rowid, {fields}) SELECT rowid, {fields} {piece}", bounds)
+        self._db.execute(_SQL["set_search_state"], ("filling", last, columns.name))

@@ -1,6 +1,10 @@
 """The full-text index of an object's table, and the triggers that keep it in the transaction that changes a record.
 
-The index holds no text of its own and goes by the table's rowids, which a table with an index keeps through VACUUM.
+The index holds no text of its own: it takes the table's, by its rowids, which a table with an index keeps through
+VACUUM. What is taken out of it must be what was put in, so while it is being filled the triggers leave alone the rows
+that are not in it yet: those behind `object.search_row`.
+
+Only what SQLite 3.40 knows is used, so that the programs of Debian 12 can read the file.
 """
 
 import apsw
@@ -34,24 +38,32 @@ def after_alter(connection: apsw.Connection, columns: ObjectColumns) -> None:
 
 def make(connection: apsw.Connection, columns: ObjectColumns) -> None:
     """Make the index, empty, and its triggers."""
-    index = quoted(text_index(columns.table))
-    connection.execute(f"CREATE VIRTUAL TABLE {index} USING fts5(doc, content='', contentless_delete=1, {_TOKENIZER})")
+    index, content = quoted(text_index(columns.table)), "'" + columns.table + "'"
+    connection.execute(f"CREATE VIRTUAL TABLE {index} USING fts5({listed(columns)}, content={content}, {_TOKENIZER})")
     _make_triggers(connection, columns)
+
+
+def listed(columns: ObjectColumns, prefix: str = "") -> str:
+    """The columns of the index, which are those of the table."""
+    return ", ".join(prefix + quoted(field) for field in columns.searched)
 
 
 def _make_triggers(connection: apsw.Connection, columns: ObjectColumns) -> None:
     table, index = quoted(columns.table), quoted(text_index(columns.table))
-    changed = f"{document(columns, 'OLD.')} IS NOT {document(columns, 'NEW.')}"
-    # The names were checked when the table was made. Not INSERT OR REPLACE: an upsert around it changes what that does.
-    remove = f"DELETE FROM {index} WHERE rowid = OLD.rowid;"  # noqa: S608
-    insert = f"INSERT INTO {index} (rowid, doc) VALUES (NEW.rowid, {document(columns, 'NEW.')});"  # noqa: S608
+    # The names were checked when the table was made.
+    filled = f"(SELECT search_row FROM object WHERE name = '{columns.name}')"  # noqa: S608
+    remove = f"INSERT INTO {index} ({index}, rowid, {listed(columns)}) "
+    remove += f"VALUES ('delete', OLD.rowid, {listed(columns, 'OLD.')});"
+    insert = f"INSERT INTO {index} (rowid, {listed(columns)}) VALUES (NEW.rowid, {listed(columns, 'NEW.')});"  # noqa: S608
+    # Row values: a chain of ORs would be too deep for SQLite where an object has hundreds of fields.
+    changed = f"({listed(columns, 'OLD.')}) IS NOT ({listed(columns, 'NEW.')})"
     for event, when, work in (
-        ("insert", "", insert),
-        ("update", f"WHEN {changed}", remove + insert),
-        ("delete", "", remove),
+        ("insert", f"NEW.rowid <= {filled}", insert),
+        ("update", f"OLD.rowid <= {filled} AND {changed}", remove + insert),
+        ("delete", f"OLD.rowid <= {filled}", remove),
     ):
         trigger = _trigger(columns.table, event)
-        connection.execute(f"CREATE TRIGGER {trigger} AFTER {event.upper()} ON {table} {when} BEGIN {work} END")
+        connection.execute(f"CREATE TRIGGER {trigger} AFTER {event.upper()} ON {table} WHEN {when} BEGIN {work} END")
 
 
 def _drop_triggers(connection: apsw.Connection, table: str) -> None:
@@ -61,8 +73,3 @@ def _drop_triggers(connection: apsw.Connection, table: str) -> None:
 
 def _trigger(table: str, event: str) -> str:
     return quoted(f"{text_index(table)}_{event}")
-
-
-def document(columns: ObjectColumns, prefix: str) -> str:
-    """What of a record is searched: its text fields one below the other."""
-    return f"concat_ws(char(10), {', '.join(prefix + quoted(field) for field in columns.searched)})"

@@ -1,5 +1,7 @@
 """Full-text search and the indexes that make looking up quick, on a real file."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -230,15 +232,32 @@ def test_a_vacuum_changes_nothing(session: Session, tmp_path: Path) -> None:
         assert (found(reader, "janet"), found(reader, "tea")) == ([3], [2])
 
 
-def test_plain_sqlite_searches_as_well(session: Session) -> None:
-    """The public form of it, for whoever reads the file by SQL."""
-    rows = session.run(
-        lambda unit: unit._db.execute(  # type: ignore[attr-defined]  # as another program would
-            "SELECT p.Name FROM person__c_search AS s JOIN person__c_live AS p ON p.Id = "
-            "(SELECT Id FROM person__c WHERE rowid = s.rowid) WHERE person__c_search MATCH 'doe' ORDER BY s.rank"
-        ).fetchall()
+def test_other_programs_search_as_well(session: Session, tmp_path: Path) -> None:
+    """With the SQLite of the system, which is older than ours: by words, by column, with what was found marked."""
+    assert session
+    script = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1])\n"
+        "for sql in sys.argv[2:]: print(connection.execute(sql).fetchall())\n"
     )
-    assert {row[0] for row in rows} == {"Jane Doe", "Janet Doe-Smith"}
+    joined = "person__c_search AS s JOIN person__c AS p ON p.rowid = s.rowid"
+    found = f"SELECT p.Name FROM {joined} WHERE _deleted_at IS NULL AND person__c_search MATCH"  # noqa: S608 - our own names
+    marked = "SELECT highlight(person__c_search, 0, '[', ']') FROM person__c_search WHERE person__c_search MATCH"
+    queries = {
+        f"{found} 'doe AND jan*' ORDER BY s.rank, p.Name": "[('Jane Doe',), ('Janet Doe-Smith',)]",
+        f"{found} 'Email: smith'": "[('Janet Doe-Smith',)]",
+        f"{marked} 'arger'": "[('José [Ärger]',)]",
+        "SELECT count(*) FROM person__c_search": "[(4,)]",
+        "PRAGMA integrity_check": "[('ok',)]",
+    }
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-c", script, str(tmp_path / "replica.db"), *queries],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert done.stdout.splitlines() == list(queries.values())
 
 
 def test_of_two_indexes_the_better_one_is_walked(session: Session, reader: ReadOnlyReplica) -> None:

@@ -40,10 +40,9 @@ def words_of(text: str) -> list[str]:
 
 
 def fits(query: str, values: dict[str, Any]) -> bool:
-    """Every word of the query begins a word, or a run of words, of the record."""
-    have = [words_of(v) for v in values.values() if isinstance(v, str)]
-    run = [w for field in have for w in field]
-    return all(_begins(words_of(part), run) for part in query.split() if words_of(part))
+    """Every word of the query begins a word, or a run of words, of a field."""
+    runs = [words_of(value) for value in values.values() if isinstance(value, str)]
+    return all(any(_begins(words_of(part), run) for run in runs) for part in query.split() if words_of(part))
 
 
 def _begins(phrase: list[str], run: list[str]) -> bool:
@@ -107,7 +106,7 @@ class Table:
         """Make the whole index, and have SQLite look whether it is sound."""
         while self.session.run(lambda unit: unit.extend_indexes("Widget__c", 2)):
             pass
-        check = "INSERT INTO widget__c_search (widget__c_search) VALUES ('integrity-check')"
+        check = "INSERT INTO widget__c_search (widget__c_search, rank) VALUES ('integrity-check', 1)"
         if any(field.searched for field in self.spec.fields):
             self.session.run(lambda unit: unit._db.execute(check).fetchall())  # type: ignore[attr-defined]  # SQLite's own word
 

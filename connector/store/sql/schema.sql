@@ -146,7 +146,7 @@ CREATE TABLE hole (
 CREATE UNIQUE INDEX hole_open ON hole (object) WHERE closed_at IS NULL;
 
 -- The objects that have a table; `fields` is a JSON array of {"name", "kind", "searched", "looked_up"} in the order of the
--- columns. `search`: how far the text index is: while it is filled, `search_row` is the last rowid taken in.
+-- columns. `search`: how far the text index is; the rows up to `search_row` are in it.
 CREATE TABLE object (
     name TEXT PRIMARY KEY NOT NULL,
     table_name TEXT NOT NULL UNIQUE,
