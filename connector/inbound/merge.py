@@ -13,6 +13,7 @@ from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
 from connector.model.record import ReadRecord, StoredRecord
 
+_MODIFIED = "LastModifiedDate"
 _WHOLE_RECORD = (ChangeType.CREATE, ChangeType.UNDELETE)
 
 
@@ -143,7 +144,9 @@ def _applied(editor: Editor, stored: StoredRecord | None, event: ChangeEvent, re
     spec = editor.spec
     values: dict[str, Any] = dict(stored.values) if stored else {f.name: empty_value(f) for f in spec.fields}
     values.update((n, v) for n, v in event.values.items() if n in spec.by_name)
-    dirty: str | None = None
+    # An update that does not tell when (a lead's conversion may not): the row would keep the date of the one before.
+    untold = event.change_type is ChangeType.UPDATE and _MODIFIED in spec.by_name and _MODIFIED not in event.values
+    dirty: str | None = "modified_date_not_told" if untold else None
     quarantine = False
     if event.partial_name and stored is not None:
         if compose_name(spec, stored.values) == stored.values.get("Name"):

@@ -91,6 +91,19 @@ def test_no_visible_change_moves_the_stamp_alone() -> None:
     assert got.record.modified_ms == T0 + 1000
 
 
+def test_an_update_that_does_not_tell_when_is_applied_and_read() -> None:
+    """Open point: a lead's conversion may lack LastModifiedDate; the row would keep the one before."""
+    spec = contact_spec("Description", "LastModifiedDate")
+    row = stored(LastModifiedDate="2026-11-22T17:26:40.000Z")
+    for told, doubt in ((..., "modified_date_not_told"), ("2026-11-22T17:26:41.000Z", None)):
+        change = decode(event("UPDATE", A, at_ms=T0 + 1000, Phone="2", LastModifiedDate=told), {"Contact": spec})
+        assert change is not None
+        got = merge_event(spec, row, change, A, source=Source.STREAM, now_ms=NOW)
+        assert got.record is not None
+        assert (got.record.values["Phone"], got.dirty) == ("2", doubt)
+    assert merged(stored(), an_event("UPDATE", Phone="2", LastModifiedDate=...)).dirty is None
+
+
 def test_in_the_same_second_the_stream_is_in_order() -> None:
     got = merged(stored(), an_event("UPDATE", T0, Phone="2"), Source.STREAM)
     assert got.change is not None
