@@ -217,6 +217,8 @@ def _diff(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 def _holes(world: World) -> Iterator[str]:
     stored = world.replica.rows("SELECT object, reason, closed_at FROM hole ORDER BY id")
+    if world.positions_refused and not any(hole["reason"] == "replay_id_lost" for hole in stored):
+        yield "the org did not know the position any more, and no hole was opened"
     told: dict[str, list[Mapping[str, Any]]] = {}
     for sent in world.wire.sent:
         if sent.topic.startswith(_HOLE) and sent.acknowledged and sent.payload:

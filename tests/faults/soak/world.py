@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from connector.devorg.admin.seed import sow
 from connector.devorg.commits import Commit
+from connector.devorg.events.bus import EventBus
 from connector.devorg.records.ledger import Ledger
 from connector.devorg.server import DevOrg
 from tests.broker import ProcessBroker
@@ -152,6 +153,7 @@ class World:
     Attributes:
         forgetful: The broker was killed or lost its memory: what it had acknowledged may never have been delivered.
         restarted_broker: It was away, in whatever way.
+        positions_refused: Replay ids that the org did not know any more, once everything was loaded.
         needs: What must be asked of the daemon before the replica can be expected to be equal.
     """
 
@@ -167,6 +169,7 @@ class World:
         self.needs: set[str] = set()
         self.forgetful = False
         self.restarted_broker = False
+        self.positions_refused = 0
         self.trace: list[str] = []
         self.wire: Wire
         self.editor: Editor
@@ -210,9 +213,20 @@ class World:
         context.org.options.insert_delete_events = self._variant.insert_delete_events
         self.ledger = RecordingLedger(self.org)
         context.org.ledger = self.ledger
+        self._watch_positions(context.bus)
         self.editor = Editor(context, unseen=self._variant.unseen)
         if self._variant.records is not None:
             await sow(context, self._variant.records)
+
+    def _watch_positions(self, bus: EventBus) -> None:
+        known = bus.valid
+
+        def valid(replay_id: int) -> bool:
+            good = known(replay_id)
+            self.positions_refused += not good and self.replica.loaded(OBJECTS)
+            return good
+
+        bus.valid = valid  # type: ignore[method-assign]  # looked over the shoulder
 
     def _settings(self) -> Mapping[str, Any]:
         own: dict[str, dict[str, Any]] = {
