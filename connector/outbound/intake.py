@@ -4,7 +4,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
@@ -36,15 +36,10 @@ Arrived = tuple[str, str, Delivery]
 """Object name and operation of the topic, and the message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What was done with a message, for the log."""
+Note = Callable[[], None]
+"""Logs what was done with a message, once that is on disk."""
 
-    event: str
-    about: Mapping[str, Any]
-
-
-Step = Callable[[Unit], Told]
+Step = Callable[[Unit], Note]
 
 
 class Answers(Protocol):
@@ -100,8 +95,8 @@ class CommandIntake:
             StoreBusy, StoreFull, StoreUnusable: They are not on disk.
         """
         steps = [self._step(*one) for one in arrived]
-        for told in await self._replica.run(lambda unit: [step(unit) for step in steps]):
-            log.info(told.event, **told.about)
+        for note in await self._replica.run(lambda unit: [step(unit) for step in steps]):
+            note()
             self._stored()
 
     def _step(self, object_name: str, operation: str, delivery: Delivery) -> Step:
@@ -118,7 +113,7 @@ class CommandIntake:
         except CommandRejected as error:
             return self._rejection(object_name, operation, delivery, data, error)
 
-        def accept(unit: Unit) -> Told:
+        def accept(unit: Unit) -> Note:
             try:
                 if data.get("dry_run") is True:
                     return self._rehearse(request, unit)
@@ -137,23 +132,25 @@ class CommandIntake:
             raise CommandRejected(*problems, *error.problems) from None
         return self._admission.request(object_name, Operation(operation), payload, asker, self._now_ms())
 
-    def _accept(self, request: Request, delivery: Delivery, unit: Unit) -> Told:
+    def _accept(self, request: Request, delivery: Delivery, unit: Unit) -> Note:
         known = self._redelivered(request.command, delivery, unit)
         stored, new = (known, False) if known is not None else self._admission.accept(unit, request)
         for message in self._answers.result(stored if new else _readdressed(stored, request.command)):
             unit.enqueue(message)
-        return Told("command.accepted" if new else "command.repeated", {"command_id": stored.command_id})
+        if new:
+            return lambda: log.info("command.accepted", command_id=stored.command_id)
+        return lambda: log.info("command.repeated", command_id=stored.command_id)
 
     def _redelivered(self, command: Command, delivery: Delivery, unit: Unit) -> Command | None:
         if command.delivery_key is None or not delivery.duplicate:
             return None
         return unit.command_by_delivery(command.delivery_key, command.accepted_ms - REDELIVERY_WINDOW_MS)
 
-    def _rehearse(self, request: Request, unit: Unit) -> Told:
+    def _rehearse(self, request: Request, unit: Unit) -> Note:
         status, told, command = self._admission.rehearse(unit, request)
         for message in self._answers.result(replace(command, status=status), told):
             unit.enqueue(message)
-        return Told("command.rehearsed", {"command_id": command.command_id})
+        return lambda: log.info("command.rehearsed", command_id=command.command_id)
 
     def _rejection(
         self, object_name: str, operation: str, delivery: Delivery, data: Mapping[str, Any], error: CommandRejected
@@ -183,25 +180,26 @@ class CommandIntake:
             errors=tuple(OrgProblem(code="REJECTED", message=p, fields=_fields_named(p)) for p in error.problems),
             completed_ms=now_ms,
         )
-        about = {"object": object_name[:80], "operation": operation, "problems": len(error.problems)}
         rehearsed = data.get("dry_run") is True
 
-        def store(unit: Unit) -> Told:
+        def store(unit: Unit) -> Note:
             # A command that was sent before keeps its result; one that was only rehearsed leaves no trace.
             known = None if rehearsed else unit.add_command(command)
             answer = command if known is None else _readdressed(known, command)
             for message in self._answers.result(answer, _REHEARSED_NOTHING if rehearsed else None):
                 unit.enqueue(message)
-            return Told("command.rejected", about)
+            return lambda: log.info(
+                "command.rejected", object=object_name[:80], operation=operation, problems=len(error.problems)
+            )
 
         return store
 
     def _refusal(self, delivery: Delivery, reason: str) -> Step:
         message = self._answers.rejected(delivery.topic, reason, delivery.payload)
 
-        def store(unit: Unit) -> Told:
+        def store(unit: Unit) -> Note:
             unit.enqueue(message)
-            return Told("command.refused", {"topic": delivery.topic[:200], "bytes": len(delivery.payload)})
+            return lambda: log.info("command.refused", topic=delivery.topic[:200], bytes=len(delivery.payload))
 
         return store
 
