@@ -463,10 +463,11 @@ class Unit(Protocol):
         """
         ...
 
-    def awaiting_echo(self, object_name: str, since_ms: int) -> Sequence[Command]:
-        """Commands sent since then (sending or succeeded) whose change has not been seen yet, oldest first.
+    def awaiting_echo(self, object_name: str, record_id: RecordId | None, since_ms: int) -> Sequence[Command]:
+        """Commands sent since then that have not failed and whose change has not been seen yet, oldest first.
 
-        Their `fields` are those that went to the org.
+        Those on one record, or (None) those whose record is not known yet. Their `fields` are those that went to the
+        org.
         """
         ...
 

@@ -245,6 +245,8 @@ async def opened(
         await database.run(lambda unit: unit.define(CONTACT))
         bench = Bench(database, ScriptedOrg(), external_id=external_id, limits=limits or {})
         bench.catalog.keyed(as_external_id)
+        polled = '{"high": "2026-01-01T12:01:40.000Z", "at": "2026-01-01T12:01:40.000Z"}'
+        await database.run(lambda unit: unit.set_cursor("poll:Contact", polled, SECOND_MS))
         await bench.store(VALUES)
         yield bench
 

@@ -20,6 +20,7 @@ from connector.model.ids import RecordId
 from connector.model.message import Delivery
 from connector.model.objects import ObjectSpec, object_spec
 from connector.model.record import StoredRecord
+from connector.model.times import to_iso
 from connector.outbound.intake import CommandIntake
 from connector.outbound.rules import OutboundRules, WriteRules
 from connector.outbound.writer import CommandWriter
@@ -149,7 +150,7 @@ class OrgBench:
             return record_id
 
     async def catch_up(self, name: str, ids: Sequence[str]) -> None:
-        """The replica gets the records as they stand, as if their events had come."""
+        """The replica gets the records as they stand, as if their events had come, and a poll after them."""
         spec = self.specs.known[name]
         wanted = [RecordId(i) for i in ids]
         rows = await self.door.rest.retrieve(name, wanted, spec.read_fields(), Purpose.REPAIR)
@@ -171,9 +172,13 @@ class OrgBench:
                             )
                         ],
                     )
-            for command in unit.awaiting_echo(name, 0):
-                if command.status is CommandStatus.SUCCEEDED and command.record_id in wanted:
-                    unit.echo_seen(command.command_id, 1)
+            for record_id in wanted:
+                for command in unit.awaiting_echo(name, record_id, 0):
+                    if command.status is CommandStatus.SUCCEEDED:
+                        unit.echo_seen(command.command_id, 1)
+
+            at = to_iso(self.now_ms() // 1000 * 1000)
+            unit.set_cursor(f"poll:{name}", f'{{"high": "{at}", "at": "{at}"}}', self.now_ms())
 
         await self.database.run(put)
 

@@ -27,8 +27,11 @@ class Echoes:
     """The commands of one object whose change is awaited; for one unit."""
 
     def __init__(self, unit: Unit, spec: ObjectSpec, since_ms: int) -> None:
+        self._unit = unit
         self._spec = spec
-        self._waiting = list(unit.awaiting_echo(spec.name, since_ms))
+        self._since_ms = since_ms
+        # By record, as each is asked for; None: commands whose record is not known yet.
+        self._waiting: dict[RecordId | None, list[Command]] = {}
 
     def match(self, change: Change) -> Command | None:
         """The oldest command that the change is the echo of; it is not matched again."""
@@ -39,16 +42,19 @@ class Echoes:
         return self._take(record_id, Operation.UPDATE, values)
 
     def _take(self, record_id: RecordId, operation: Operation, record: Mapping[str, Any] | None) -> Command | None:
-        for at, command in enumerate(self._waiting):
-            if self._is_echo(command, record_id, operation, record):
-                return self._waiting.pop(at)
+        for waiting in (self._awaited(record_id), self._awaited(None)):
+            for at, command in enumerate(waiting):
+                if self._is_echo(command, operation, record):
+                    return waiting.pop(at)
         return None
 
-    def _is_echo(
-        self, command: Command, record_id: RecordId, operation: Operation, record: Mapping[str, Any] | None
-    ) -> bool:
-        if command.record_id is not None and command.record_id != record_id:
-            return False
+    def _awaited(self, record_id: RecordId | None) -> list[Command]:
+        if record_id not in self._waiting:
+            found = self._unit.awaiting_echo(self._spec.name, record_id, self._since_ms)
+            self._waiting[record_id] = list(found)
+        return self._waiting[record_id]
+
+    def _is_echo(self, command: Command, operation: Operation, record: Mapping[str, Any] | None) -> bool:
         if operation is Operation.DELETE or record is None:
             return command.operation is Operation.DELETE and operation is Operation.DELETE
         return command.operation in _CAUSES.get(operation, ()) and self._shows(command, record)

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # REST writes +0000 without a colon, events and Bulk CSV write Z, SOQL literals may have no fraction.
@@ -31,5 +32,11 @@ def to_iso(ms: int) -> str:
     Raises:
         OverflowError: The year is outside 1 to 9999.
     """
-    moment = _EPOCH + timedelta(milliseconds=ms)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z".rjust(24, "0")
+    return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    # Many times of one second are written at a time, and putting a date into words takes most of it.
+    moment = _EPOCH + timedelta(seconds=seconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(len("2026-11-22T17:26:39"), "0")

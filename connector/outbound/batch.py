@@ -65,6 +65,7 @@ class Planned:
     sends: list[tuple[Group, Send]] = field(default_factory=list)
     specs: dict[str, ObjectSpec] = field(default_factory=dict)
     settled: list[Command] = field(default_factory=list)
+    waits_s: list[float] = field(default_factory=list)
     back: dict[tuple[str, float | None, bool], tuple[TransientError, list[Command]]] = field(default_factory=dict)
 
     def give_back(self, commands: Iterable[Command], error: TransientError, *, lost: bool) -> None:
@@ -103,8 +104,9 @@ class Batches:
         now_ms: Callable[[], int],
         rng: random.Random,
         settled: Callable[[], None],
+        due_in: Callable[[float], None],
     ) -> None:
-        """`settled` is called after results were stored."""
+        """`settled` is called after results were stored, `due_in` with the seconds until a retry."""
         self._replica = replica
         self._org = org
         self._catalog = catalog
@@ -114,6 +116,7 @@ class Batches:
         self._now_ms = now_ms
         self._rng = rng
         self._settled = settled
+        self._due_in = due_in
         self._busy: set[str] = set()
         # Edits that were refused together go one by one, so that each gets its own answer.
         self._apart: dict[str, None] = {}
@@ -158,7 +161,7 @@ class Batches:
             self._tell(planned)
         else:
             left = [group for group, _ in (*planned.asks, *planned.sends)]
-            await self._replica.run(partial(self._give_up_for_now, left))
+            self._tell(await self._replica.run(partial(self._give_up_for_now, left)))
         return down[0] if down and all(error is not None for error in down) else None
 
     # Units
@@ -369,14 +372,16 @@ class Batches:
                 wait_s=round(waits_s, 1),
                 error=str(error),
             )
+            planned.waits_s.append(waits_s)
         planned.back.clear()
 
-    def _give_up_for_now(self, groups: Sequence[Group], unit: Unit) -> None:
+    def _give_up_for_now(self, groups: Sequence[Group], unit: Unit) -> Planned:
         planned, error = Planned(), RowLocked("somebody else keeps writing these records")
         for group in groups:
             found = [unit.command(i) for i in group.ids]
             planned.give_back([c for c in found if c is not None and not c.status.final], error, lost=False)
         self._return(unit, planned)
+        return planned
 
     def _keep_apart(self, commands: Iterable[Command]) -> None:
         self._apart |= dict.fromkeys(c.command_id for c in commands)
@@ -396,6 +401,9 @@ class Batches:
 
     def _tell(self, planned: Planned) -> None:
         """Log what has been settled, and wake whoever publishes it."""
+        for seconds in planned.waits_s:
+            self._due_in(seconds)
+        planned.waits_s.clear()
         settled, planned.settled = planned.settled, []
         for done in settled:
             log.info(

@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+import orjson
+
 from connector.model.change import Operation
 from connector.model.command import Command, CommandStatus, ConflictPolicy, OrgProblem, command_key, external_key
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
+from connector.model.times import to_ms
 from connector.outbound.conflicts import Decision, decide, decide_delete, is_ours
 from connector.outbound.lost import Found, Verdict
 from connector.outbound.rules import WriteRules
@@ -17,8 +20,6 @@ from connector.ports import RecordWrite, Unit
 
 # How long a write of ours counts as there although its change has not come back: the stream may be down.
 ECHO_WINDOW_MS = 10 * 60 * 1000
-# The org's stamps are whole seconds. What was modified this long ago has no second write in the same second on its way.
-SETTLED_MS = 60 * 1000
 # A lost write of ours is stamped by the org's clock, its beginning by ours.
 CLOCK_SKEW_MS = 5 * 60 * 1000
 MOST_MERGED = 50
@@ -103,6 +104,7 @@ class Planner:
         self._spec = spec
         self._rules = rules
         self._now_ms = now_ms
+        self._polled_ms: int | None = None
 
     def plan(
         self,
@@ -265,9 +267,11 @@ class Planner:
         merged = self._merged(command, decision, behind, remote)
         fields = {name: value for c in merged for name, value in (c.sent or {}).items()}
         if not fields:
-            # A lost write may have made it so; then its change is still to come.
-            sent: dict[str, Any] | None = None if command.answer_lost else {}
-            return Finish(replace(command, status=CommandStatus.SUCCEEDED, errors=(), sent=sent))
+            if not command.answer_lost:
+                return Finish(replace(command, status=CommandStatus.SUCCEEDED, errors=(), sent={}))
+            # The lost write may have made it so; then its change is still to come.
+            written_ms = remote.modified_ms if remote.ours else None
+            return Finish(replace(command, status=CommandStatus.SUCCEEDED, errors=(), written_ms=written_ms))
         watched = set(base or {}) if command.on_conflict is ConflictPolicy.REJECT else self._not_ours(command, fields)
         return self._send(merged[-1], fields, remote, guarded=sorted(watched), carried=merged[:-1])
 
@@ -334,7 +338,7 @@ class Planner:
         by_header = True
         if guarded and remote is not None:
             guard = unchanged_since(self._spec, remote.modified_ms)
-            by_header = self._now_ms - remote.modified_ms >= SETTLED_MS and self._spec.modified_field == HEADER_FIELD
+            by_header = self._is_settled(remote) and self._spec.modified_field == HEADER_FIELD
             holds = "" if by_header else still_holds(self._spec, remote.values or {}, guarded)
             by_header = by_header and operation is not Operation.DELETE
             guard = f"{guard} AND {holds}" if holds else guard
@@ -342,18 +346,34 @@ class Planner:
         others = tuple(replace(c, carried_by=command.command_id) for c in carried)
         return Send((*others, replace(command, sent=fields, carried_by=None)), write, by_header)
 
+    def _is_settled(self, remote: Remote) -> bool:
+        """True if the record has no other write of the same second that we do not know: it was polled after that.
+
+        The org's stamps, and so the conditional header, are of whole seconds.
+        """
+        if self._polled_ms is None:
+            text = self._unit.cursor(f"poll:{self._spec.name}")
+            self._polled_ms = 0 if text is None else to_ms(str(orjson.loads(text)["at"]))
+        return remote.modified_ms // 1000 < self._polled_ms // 1000
+
     def _expired(self, command: Command) -> bool:
         return command.expires_ms is not None and command.expires_ms <= self._now_ms
 
     def _is_own_write(self, command: Command, remote: Remote) -> bool:
-        """True if a lost write of the command's own can be what modified the record last."""
-        return bool(remote.ours) and remote.modified_ms >= (command.sent_ms or command.accepted_ms) - CLOCK_SKEW_MS
-
-    def _last_was_ours(self, command: Command, remote: Remote) -> bool:
+        """True if it is a lost write of the command's own that modified the record last, and no other one of ours."""
         if not remote.ours or command.record_id is None:
             return False
-        if command.answer_lost:
-            return self._is_own_write(command, remote)
+        others_ms = self._unit.last_written_ms(command.object, command.record_id)
+        if others_ms is not None and remote.modified_ms // 1000 <= others_ms // 1000:
+            return False
+        return remote.modified_ms >= (command.sent_ms or command.accepted_ms) - CLOCK_SKEW_MS
+
+    def _last_was_ours(self, command: Command, remote: Remote) -> bool:
+        """True if the record is as a write of ours has left it."""
+        if not remote.ours or command.record_id is None:
+            return False
+        if command.answer_lost and self._is_own_write(command, remote):
+            return True
         written_ms = self._unit.last_written_ms(command.object, command.record_id)
         return written_ms is not None and remote.modified_ms // 1000 <= written_ms // 1000
 

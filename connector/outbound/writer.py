@@ -59,6 +59,7 @@ class CommandWriter:
             now_ms=now_ms,
             rng=rng,
             settled=settled,
+            due_in=self._wake_in,
         )
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
@@ -81,6 +82,10 @@ class CommandWriter:
         if self._stored_count >= MOST_TAKEN:
             self._full.set()
         self._wake.set()
+
+    def _wake_in(self, wait_s: float) -> None:
+        if wait_s < RETRY_LOOK_S:
+            asyncio.get_running_loop().call_later(wait_s, self._wake.set)
 
     async def run(self) -> None:
         """Send until drained or cancelled.

@@ -10,6 +10,7 @@ from connector.model.times import to_iso, to_ms
 
 # One moment stamps every row of a batch, and loads bring many records of one second.
 iso = lru_cache(maxsize=4096)(to_iso)
+ms = lru_cache(maxsize=4096)(to_ms)
 
 
 def iso_or_none(ms: int | None) -> str | None:
@@ -19,7 +20,7 @@ def iso_or_none(ms: int | None) -> str | None:
 
 def ms_or_none(text: str | None) -> int | None:
     """Milliseconds of a time column that may be empty."""
-    return None if text is None else to_ms(text)
+    return None if text is None else ms(text)
 
 
 def to_json(value: object) -> str:

@@ -8,7 +8,7 @@ from connector.model.change import Operation
 from connector.model.command import Command, CommandStatus, ConflictPolicy, command_key, external_key
 from connector.model.ids import RecordId
 from connector.model.times import to_ms
-from connector.store.columns import from_json, iso, iso_or_none, json_or_none, ms_or_none, to_json
+from connector.store.columns import from_json, iso, iso_or_none, json_or_none, ms, ms_or_none, to_json
 from connector.store.part import Part
 from connector.store.queries import load
 
@@ -124,12 +124,14 @@ class Commands(Part):
         found = self._db.execute(_SQL["deletes_since" if deletes else "accepted_since"], bindings).get
         return None if found is None else to_ms(str(found))
 
-    def awaiting_echo(self, object_name: str, since_ms: int) -> Sequence[Command]:
-        """Commands sent since then (sending or succeeded) whose change has not been seen yet, oldest first.
+    def awaiting_echo(self, object_name: str, record_id: RecordId | None, since_ms: int) -> Sequence[Command]:
+        """Commands sent since then that have not failed and whose change has not been seen yet, oldest first.
 
-        Their `fields` are those that went to the org.
+        Those on one record, or (None) those whose record is not known yet. Their `fields` are those that went to the
+        org.
         """
-        found = self._found("awaiting_echo", {"object": object_name, "since": iso(since_ms)})
+        query = "awaiting_echo" if record_id is not None else "awaiting_creation"
+        found = self._found(query, {"object": object_name, "id": record_id, "since": iso(since_ms)})
         return [c if c.sent is None else replace(c, fields=c.sent) for c in found]
 
     def echo_seen(self, command_id: str, version: int) -> None:
@@ -222,7 +224,7 @@ def _command(*row: Any) -> Command:
         conflict=from_json(conflict),
         sent=from_json(sent),
         carried_by=carried_by,
-        accepted_ms=to_ms(accepted_at),
+        accepted_ms=ms(accepted_at),
         expires_ms=ms_or_none(expires_at),
         sent_ms=ms_or_none(sent_at),
         written_ms=ms_or_none(written_at),

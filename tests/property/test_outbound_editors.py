@@ -146,6 +146,7 @@ def _values(commit: Commit, contact: str) -> tuple[Mapping[str, Any], Mapping[st
     return change.before or {}, change.after
 
 
+@pytest.mark.timeout(180)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=steps)
 def test_no_field_is_overwritten_against_its_policy(runner: asyncio.Runner, org: DevOrg, script: list[Step]) -> None:

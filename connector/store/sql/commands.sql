@@ -118,8 +118,14 @@ ORDER BY accepted_at DESC LIMIT 1 OFFSET :limit - 1;
 -- name: awaiting_echo
 -- A command carried by another one comes back with that one's change.
 SELECT * FROM command
-WHERE change_version IS NULL AND status IN ('sending', 'succeeded') AND carried_by IS NULL AND object = :object
-    AND sent_at >= :since
+WHERE record_id = :id AND change_version IS NULL AND carried_by IS NULL AND object = :object AND sent_at >= :since
+    AND (status IN ('sending', 'succeeded') OR (status = 'accepted' AND answer_lost = 1))
+ORDER BY seq;
+
+-- name: awaiting_creation
+SELECT * FROM command
+WHERE record_id IS NULL AND change_version IS NULL AND object = :object AND sent_at >= :since
+    AND (status = 'sending' OR (status = 'accepted' AND answer_lost = 1))
 ORDER BY seq;
 
 -- name: echo_seen

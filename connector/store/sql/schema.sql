@@ -78,10 +78,9 @@ CREATE INDEX command_accepted ON command (object, accepted_at);
 CREATE INDEX command_deletes ON command (object, accepted_at) WHERE operation = 'delete';
 CREATE INDEX command_expiry ON command (expires_at) WHERE status = 'accepted' AND expires_at IS NOT NULL;
 CREATE INDEX command_record ON command (record_id) WHERE record_id IS NOT NULL;
-CREATE INDEX command_unseen ON command (record_id) WHERE change_version IS NULL AND status = 'succeeded';
+CREATE INDEX command_unseen ON command (record_id) WHERE change_version IS NULL AND record_id IS NOT NULL;
 CREATE INDEX command_delivery ON command (delivery_key, accepted_at) WHERE delivery_key IS NOT NULL;
-CREATE INDEX command_echo ON command (object, sent_at)
-    WHERE change_version IS NULL AND status IN ('sending', 'succeeded');
+CREATE INDEX command_making ON command (object, sent_at) WHERE change_version IS NULL AND record_id IS NULL;
 CREATE INDEX command_completed ON command (completed_at) WHERE completed_at IS NOT NULL;
 
 -- The names of a command's record: its id, an external id, the command that makes it. Commands that share one wait for
