@@ -96,6 +96,7 @@ def decode(payload: object, specs: Mapping[str, ObjectSpec]) -> ChangeEvent | No
         change_type=change_type,
         values=body.values,
         partial_name=body.partial_name(),
+        unclear=frozenset(body.unclear),
         diffs=body.diffs,
         unknown_fields=frozenset(body.unknown),
         whole_object=whole_object,
@@ -151,6 +152,7 @@ class _Body:
     diffs: dict[str, str] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     parts: set[str] = field(default_factory=set)  # of a person's name, that came nested
+    unclear: set[str] = field(default_factory=set)
 
     def read(self, payload: Mapping[str, Any]) -> None:
         if self.change_type is ChangeType.DELETE or self.change_type.startswith("GAP_"):
@@ -183,7 +185,7 @@ class _Body:
                 raise UndecodableEvent(f"{name}: parts, where a plain value is described")
         elif known is None:
             self.unknown.add(name)
-        elif value is None and known.type in _COMPOUND_TYPES:
+        elif value is None and (known.type in _COMPOUND_TYPES or (name == "Name" and self.spec.name_parts)):
             self._null_compound(name)
         elif self.header.diff_fields and name in self.header.diff_fields:
             self._diff(name, known, value)
@@ -232,19 +234,41 @@ class _Body:
                 self.parts.add(target)
 
     def _null_compound(self, name: str) -> None:
-        """A compound that is null as a whole: the parts that `changedFields` names, or all of them."""
-        listed = (*(self.header.changed_fields or ()), *(self.header.nulled_fields or ()))
-        named = {self._field(n) for n in listed if n.startswith(f"{name}.")}
-        for part in self.spec.described.values():
-            inside = part.compound == name and part.type not in _COMPOUND_TYPES
-            if inside and part.name in self.spec.by_name and (not named or part.name in named):
-                self.values[part.name] = None
+        """A compound that is null as a whole: the parts that `changedFields` names are cleared.
+
+        Where it names none, nobody can tell whether the others were empty already.
+        """
+        if self.header.nulled_fields is not None or self.change_type in _WHOLE_RECORD:
+            return  # `nulledFields` tells which; of a whole record everything is empty that is not listed
+        named = {self._field(n) for n in self.header.changed_fields or () if n.startswith(f"{name}.")}
+        for part in self._parts_of(name):
+            if part in named:
+                self._clear(name, part)
+            elif not named:
+                self.unclear.add(part)
+
+    def _parts_of(self, compound: str) -> list[str]:
+        """Columns of a compound's parts; those of a person's name even without a column."""
+        return [
+            part.name
+            for part in self.spec.described.values()
+            if part.compound == compound
+            and part.name != compound
+            and part.type not in _COMPOUND_TYPES
+            and (part.name in self.spec.by_name or part.name in self.spec.name_parts)
+        ]
+
+    def _clear(self, compound: str, part: str) -> None:
+        self.values[part] = None
+        if compound == "Name":
+            self.parts.add(part)
 
     def _nulled(self) -> None:
         for listed in self.header.nulled_fields or ():
             known = self.spec.described.get(listed)
             if known is not None and known.type in _COMPOUND_TYPES:
-                self._null_compound(listed)
+                for part in self._parts_of(listed):
+                    self._clear(listed, part)
                 continue
             name = self._field(listed)
             if name is not None and (name in self.spec.by_name or name in self.spec.name_parts):

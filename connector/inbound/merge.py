@@ -128,7 +128,14 @@ def _includes(spec: ObjectSpec, stored: StoredRecord, event: ChangeEvent) -> boo
         return False
     if any(not is_applied(stored.values.get(name), diff) for name, diff in event.diffs.items()):
         return False
+    if _any_left(stored, event.unclear):
+        return False
     return all(stored.values.get(n) == v for n, v in event.values.items() if n in spec.by_name)
+
+
+def _any_left(stored: StoredRecord, unclear: AbstractSet[str]) -> bool:
+    """Whether a part that may have been cleared is not known to be empty."""
+    return any(stored.values.get(name, ...) is not None for name in unclear)
 
 
 def _merge_delete(editor: Editor, stored: StoredRecord, event: ChangeEvent, source: Source | None) -> Outcome:
@@ -148,6 +155,8 @@ def _applied(editor: Editor, stored: StoredRecord | None, event: ChangeEvent, re
     untold = event.change_type is ChangeType.UPDATE and _MODIFIED in spec.by_name and _MODIFIED not in event.values
     dirty: str | None = "modified_date_not_told" if untold else None
     quarantine = False
+    if stored is not None and _any_left(stored, event.unclear):
+        dirty = "cleared_part_not_told"
     if event.partial_name and stored is not None:
         if compose_name(spec, stored.values) == stored.values.get("Name"):
             values["Name"] = compose_name(spec, {**stored.values, **event.values})

@@ -102,6 +102,7 @@ class ChangeEvent:
             what changed (None: cleared); for CREATE and UNDELETE whatever is not listed is empty. Parts of a
             person's name are in it even where they have no column: `Name` is composed of them.
         partial_name: True if an UPDATE brought parts of a person's name without `Name`, so that must be derived.
+        unclear: Columns whose compound an UPDATE brought as null without saying which of its parts were cleared.
         diffs: Column -> unified diff of a long text, to be applied to the stored value.
         unknown_fields: Fields of the payload that the object's description does not know.
         whole_object: True if the event concerns every record of the entity (overflow, id wildcard).
@@ -117,6 +118,7 @@ class ChangeEvent:
     change_type: ChangeType
     values: Mapping[str, Any]
     partial_name: bool
+    unclear: frozenset[str]
     diffs: Mapping[str, str]
     unknown_fields: frozenset[str]
     whole_object: bool

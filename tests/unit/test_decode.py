@@ -86,8 +86,6 @@ def test_parts_of_a_name_that_are_not_synced_are_kept_for_the_derivation() -> No
     [
         ({"MailingAddress": {"City": None}}, {"changedFields": ["MailingAddress.City"]}, {"MailingCity"}),
         ({"MailingAddress": None}, {"changedFields": ["MailingAddress.City"]}, {"MailingCity"}),
-        ({"MailingAddress": None}, {"changedFields": ["MailingAddress"]}, {"MailingCity", "MailingStreet"}),
-        ({"MailingAddress": None}, {"changedFields": None}, {"MailingCity", "MailingStreet"}),
         ({"MailingCity": None}, {"changedFields": ["MailingCity"]}, {"MailingCity"}),
         ({}, {"changedFields": ["MailingAddress.City"], "nulledFields": ["MailingAddress.City"]}, {"MailingCity"}),
         ({}, {"nulledFields": ["MailingAddress"]}, {"MailingCity", "MailingStreet"}),
@@ -99,6 +97,31 @@ def test_a_cleared_part_of_a_compound_in_every_variant(
     """Open point of section 11: nested null, null compound, or listed in nulledFields."""
     got = decoded(event("UPDATE", A, header=header, **fields))
     assert got.values == dict.fromkeys(cleared)
+
+
+@pytest.mark.parametrize("changed", [["MailingAddress"], None])
+def test_a_null_compound_that_names_no_part_is_not_guessed(changed: list[str] | None) -> None:
+    """One part was cleared, or all of them: the event does not tell."""
+    got = decoded(event("UPDATE", A, MailingAddress=None, header={"changedFields": changed}))
+    assert got.values == {}
+    assert got.unclear == {"MailingCity", "MailingStreet"}
+
+
+def test_a_null_name_stands_for_its_cleared_parts() -> None:
+    """A person always has a Name: null is the form of a cleared part."""
+    named = decoded(event("UPDATE", A, Name=None, header={"changedFields": ["Name.FirstName"]}))
+    assert named.values == {"FirstName": None}
+    assert named.partial_name
+    unnamed = decoded(event("UPDATE", A, Name=None, header={"changedFields": None}))
+    assert unnamed.values == {}
+    assert unnamed.unclear == {"FirstName", "LastName"}
+
+
+def test_with_nulled_fields_a_null_compound_is_no_change() -> None:
+    """Pub/Sub style: what is not listed has not changed."""
+    got = decoded(event("UPDATE", A, MailingAddress=None, Phone=None, header={"nulledFields": ["Phone"]}))
+    assert got.values == {"Phone": None}
+    assert not got.unclear
 
 
 def test_with_nulled_fields_a_null_that_is_not_listed_is_no_change() -> None:

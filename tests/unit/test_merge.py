@@ -289,3 +289,20 @@ def test_absence() -> None:
     assert got.change is not None
     assert (got.change.operation, got.change.origin) == (Operation.DELETE, Origin.REPAIR)
     assert merge_absence(SPEC, stored(deleted=True), now_ms=NOW) == NOTHING
+
+
+def test_a_compound_that_came_as_null_without_its_parts_has_the_record_read() -> None:
+    """Which of them was cleared is not told; nothing is emptied on a guess."""
+    spec = contact_spec("MailingCity", "MailingStreet")
+    payload = event("UPDATE", A, at_ms=T0 + 1000, MailingAddress=None, header={"changedFields": None})
+    change = decode(payload, {"Contact": spec})
+    assert change is not None
+    full = stored(MailingCity="Bergen", MailingStreet="1 Quay Rd")
+    got = merge_event(spec, full, change, A, source=Source.STREAM, now_ms=NOW)
+    assert got.dirty == "cleared_part_not_told"
+    assert got.record is not None
+    assert got.record.values["MailingStreet"] == "1 Quay Rd"
+    empty = stored(MailingCity=None, MailingStreet=None)
+    assert merge_event(spec, empty, change, A, source=Source.STREAM, now_ms=NOW).dirty is None
+    read_since = replace(full, modified_ms=T0 + 1000)
+    assert merge_event(spec, read_since, change, A, source=None, now_ms=NOW).dirty == "same_second"
