@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from tests.waiting import until
 
 START_TIMEOUT_S = 20.0
+_SIGNAL_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +118,14 @@ class ProcessBroker:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(number)
-        process.send_signal(signal.SIGCONT)
-        await asyncio.to_thread(process.wait, START_TIMEOUT_S)
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        # Once is not enough: Mosquitto forgets a SIGTERM that comes after it listens and before its loop begins.
+        while process.poll() is None and time.monotonic() < deadline_s:
+            process.send_signal(number)
+            process.send_signal(signal.SIGCONT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(process.wait, _SIGNAL_AGAIN_S)
+        assert process.returncode is not None, "the broker does not end"
 
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "the broker is not running"

@@ -84,7 +84,13 @@ _SHORTER: Mapping[str, Mapping[str, Any]] = {
     },
     "connector.salesforce.cometd": {
         "CometdLimits": partial(
-            CometdLimits, margin_s=1.0, request_s=1.5, close_s=0.3, healthy_s=1.0, backlog_wait_s=1.0
+            CometdLimits,
+            hold_s=3.0,  # the longest that a plan's org may hold a connect
+            margin_s=1.0,
+            request_s=1.5,
+            close_s=0.3,
+            healthy_s=1.0,
+            backlog_wait_s=1.0,
         )
     },
 }
