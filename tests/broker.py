@@ -18,6 +18,7 @@ from tests.waiting import until
 
 START_TIMEOUT_S = 20.0
 _SIGNAL_AGAIN_S = 0.5
+GRACE_S = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +172,7 @@ class ContainerBroker:
 
     async def stop(self) -> None:
         """Orderly end."""
-        await asyncio.to_thread(self._container.get_wrapped_container().stop)
+        await asyncio.to_thread(self._container.get_wrapped_container().stop, timeout=GRACE_S)
 
     async def kill(self) -> None:
         """SIGKILL."""
@@ -203,7 +204,9 @@ def config_lines(
     here = write_to or directory
     lines = [f"listener {port} {bind}"]
     if options.cert is not None:
-        lines += [f"certfile {options.cert[0]}", f"keyfile {options.cert[1]}"]
+        for keyword, file in zip(("certfile", "keyfile"), options.cert, strict=True):
+            shutil.copy(file, here / f"{keyword}.pem")
+            lines.append(f"{keyword} {directory / keyword}.pem")
     lines += ["persistence true", f"persistence_location {directory / 'data'}/", "set_tcp_nodelay true"]
     lines += ["max_queued_messages 100000", "log_dest stderr", "log_type all"]
     if os.geteuid() == 0 or write_to is not None:
