@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from connector.errors import TransientError
-from connector.model.change import Change, Origin, ReceivedEvent, ReplayId, Subscribed
+from connector.model.change import Change, Operation, Origin, ReceivedEvent, ReplayId, Subscribed
 from connector.model.command import Command, CommandStatus, OrgProblem
+from connector.model.history import History
 from connector.model.ids import RecordId
 from connector.model.message import Delivery, Message, OutboxMessage
 from connector.model.objects import ObjectColumns, ObjectSpec
@@ -494,6 +495,83 @@ class Unit(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectFigures:
+    """One object in figures.
+
+    Attributes:
+        records: Without the deleted ones.
+        deleted: Tombstones.
+    """
+
+    records: int
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True)
+class CursorRow:
+    """One stored position."""
+
+    name: str
+    value: str
+    updated_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaFigures:
+    """The replica in figures, all of one moment.
+
+    Attributes:
+        version: The newest change's.
+        published: Newest version that the broker has acknowledged.
+        queues: Rows waiting in outbox, commands, quarantine, dirty.
+        calls: API calls by purpose.
+        holes: The open ones.
+        commands: How many commands are stored, by status.
+    """
+
+    version: int
+    published: int
+    objects: Mapping[str, ObjectFigures]
+    queues: Mapping[str, int]
+    cursors: Sequence[CursorRow]
+    calls: Mapping[str, int]
+    holes: Sequence[Hole]
+    commands: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How far the replica has come: the newest version, and the newest one that the broker has."""
+
+    version: int
+    published: int
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """What happened between two looks.
+
+    Attributes:
+        applied: (second since the Unix epoch, changes applied in it), in order.
+        lags: (second of its publishing, milliseconds since its commit in the org) of each change that was published.
+    """
+
+    upto: Moved
+    applied: Sequence[tuple[int, int]]
+    lags: Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeCount:
+    """So many changes of one kind."""
+
+    object: str
+    operation: Operation
+    origin: Origin
+    count: int
+
+
 class Replica(Protocol):
     """The SQLite database: one writer thread, transactions as functions."""
 
@@ -564,6 +642,42 @@ class Snapshot(Protocol):
         ...
 
 
+class Overlook(Snapshot, Protocol):
+    """What those who look at the whole ask of one moment besides."""
+
+    def history(self, object_name: str, record_id: str, limit: int) -> History:
+        """What happened to one record: its newest `limit` changes; ValueError if the object is not synced."""
+        ...
+
+    def figures(self, calls_since: str) -> ReplicaFigures:
+        """The replica in figures; API calls from the hour `calls_since` (`2026-11-22T00`, UTC) on."""
+        ...
+
+    def moved(self) -> Moved:
+        """How far the replica has come."""
+        ...
+
+    def movement(self, since: Moved, most: int) -> Movement:
+        """What was applied and published since then; of more than `most` changes the newest ones."""
+        ...
+
+    def change_counts(self, since: int, most: int) -> tuple[int, Sequence[ChangeCount]]:
+        """The oldest `most` changes behind a version, counted; and the version that they end with."""
+        ...
+
+    def newest_changes(self, limit: int) -> Sequence[Change]:
+        """The newest changes of all objects, newest first."""
+        ...
+
+    def commands(self, status: CommandStatus | None, limit: int) -> Sequence[Command]:
+        """Newest commands first, of one status or of all."""
+        ...
+
+    def command(self, command_id: str) -> Command | None:
+        """The stored command, or None."""
+        ...
+
+
 class Reader(Protocol):
     """Reads the replica beside the writer, never through it."""
 
@@ -574,6 +688,14 @@ class Reader(Protocol):
             QueryTooSlow: It took longer than the time limit; SQLite was interrupted.
             StoreUnusable, StoreBusy: The replica cannot be read.
         """
+        ...
+
+
+class Onlooker(Protocol):
+    """Reads the replica beside the writer, to look at the whole."""
+
+    async def read(self, work: Callable[[Overlook], T], *, timeout_s: float) -> T:
+        """See `Reader`."""
         ...
 
 

@@ -93,6 +93,11 @@ class Visitor:
             client.disconnect()
             client.loop_stop()
 
+    @property
+    def is_connected(self) -> bool:
+        """False while the connection is broken."""
+        return self._client.is_connected()
+
     def subscribe(self, topic_filter: str, received: Callable[[str, bytes], None]) -> None:
         """Call `received(topic, payload)` for every message; again after each reconnection."""
 

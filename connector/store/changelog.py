@@ -89,6 +89,10 @@ class ChangeLog(Positions):
         bindings = {"object": object_name, "id": record_id, "limit": limit}
         return [_change(*row) for row in self._db.execute(_SQL["history"], bindings)]
 
+    def newest_changes(self, limit: int) -> Sequence[Change]:
+        """The newest changes of all objects, newest first."""
+        return [_change(*row) for row in self._db.execute(_SQL["newest"], {"limit": limit})]
+
     def origin_of(self, version: int) -> Origin | None:
         """Where the change of this version came from; None if the log does not hold it (0, or trimmed)."""
         origin = self._db.execute(_SQL["origin_of"], (version,)).get

@@ -1,62 +1,17 @@
 """The replica in figures, as `status` shows them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
 import apsw
 
 from connector.model.objects import ObjectColumns
 from connector.model.times import to_ms
-from connector.ports import Hole
+from connector.ports import CursorRow, ObjectFigures, ReplicaFigures
+from connector.store.movement import commands_by_status
 from connector.store.names import quoted
 from connector.store.queries import load
 from connector.store.tables import objects
 from connector.store.unit import StoreUnit
 
 _POSITIONS = load("positions")
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectFigures:
-    """One object in figures.
-
-    Attributes:
-        records: Without the deleted ones.
-        deleted: Tombstones.
-    """
-
-    records: int
-    deleted: int
-
-
-@dataclass(frozen=True, slots=True)
-class CursorRow:
-    """One stored position."""
-
-    name: str
-    value: str
-    updated_ms: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaFigures:
-    """The replica in figures, all of one moment.
-
-    Attributes:
-        version: The newest change's.
-        published: Newest version that the broker has acknowledged.
-        queues: Rows waiting in outbox, commands, quarantine, dirty.
-        calls: API calls by purpose.
-        holes: The open ones.
-    """
-
-    version: int
-    published: int
-    objects: Mapping[str, ObjectFigures]
-    queues: Mapping[str, int]
-    cursors: Sequence[CursorRow]
-    calls: Mapping[str, int]
-    holes: Sequence[Hole]
 
 
 def replica_figures(connection: apsw.Connection, unit: StoreUnit, calls_since: str) -> ReplicaFigures:
@@ -70,6 +25,7 @@ def replica_figures(connection: apsw.Connection, unit: StoreUnit, calls_since: s
         cursors=tuple(CursorRow(str(name), str(value), to_ms(str(at))) for name, value, at in rows),
         calls=unit.calls_since(calls_since),
         holes=unit.open_holes(),
+        commands=commands_by_status(connection),
     )
 
 

@@ -12,16 +12,18 @@ import apsw
 
 from connector.errors import StoreUnusable
 from connector.model.change import Change
-from connector.model.command import Command
+from connector.model.command import Command, CommandStatus
 from connector.model.history import History
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectColumns
 from connector.model.query import EVERYTHING, Filter, FilterOperator, Page, Where
 from connector.model.record import StoredRecord
+from connector.ports import ChangeCount, Moved, Movement, ReplicaFigures
 from connector.store.checks import BUSY_TIMEOUT_MS, check_file
 from connector.store.failures import translated
-from connector.store.figures import ReplicaFigures, replica_figures
+from connector.store.figures import replica_figures
 from connector.store.migrate import SCHEMA_VERSION
+from connector.store.movement import change_counts, movement
 from connector.store.pages import count, find
 from connector.store.tables import objects
 from connector.store.unit import StoreUnit
@@ -240,6 +242,36 @@ class ReadOnlyReplica:
         """The replica in figures; API calls from the hour `calls_since` (`2026-11-22T00`, UTC) on."""
         with self.snapshot() as unit:
             return replica_figures(self._open, unit, calls_since)
+
+    def moved(self) -> Moved:
+        """How far the replica has come."""
+        with self.snapshot() as unit:
+            return Moved(unit.last_version(), unit.published_version())
+
+    def movement(self, since: Moved, most: int) -> Movement:
+        """What was applied and published since then; of more than `most` changes the newest ones."""
+        with self.snapshot():
+            return movement(self._open, since, self.moved(), most)
+
+    def change_counts(self, since: int, most: int) -> tuple[int, Sequence[ChangeCount]]:
+        """The oldest `most` changes behind a version, counted; and the version that they end with."""
+        with self.snapshot():
+            return change_counts(self._open, since, most)
+
+    def newest_changes(self, limit: int) -> Sequence[Change]:
+        """The newest changes of all objects, newest first."""
+        with self.snapshot() as unit:
+            return unit.newest_changes(limit)
+
+    def commands(self, status: CommandStatus | None, limit: int) -> Sequence[Command]:
+        """Newest commands first, of one status or of all."""
+        with self.snapshot() as unit:
+            return unit.commands(status, limit)
+
+    def command(self, command_id: str) -> Command | None:
+        """The stored command, or None."""
+        with self.snapshot() as unit:
+            return unit.command(command_id)
 
     @property
     def _open(self) -> apsw.Connection:

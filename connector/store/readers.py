@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from connector.errors import StoreUnusable
-from connector.ports import Snapshot
+from connector.ports import Overlook
 from connector.store.reader import ReadOnlyReplica
 
 T = TypeVar("T")
@@ -40,11 +40,11 @@ class Readers:
         # What is being answered ends within its time limit.
         await asyncio.shield(asyncio.to_thread(self._close))
 
-    async def read(self, work: Callable[[Snapshot], T], *, timeout_s: float) -> T:
+    async def read(self, work: Callable[[Overlook], T], *, timeout_s: float) -> T:
         """See `ports.Reader`."""
         return await self._do(lambda: self._read(work, timeout_s))
 
-    def _read(self, work: Callable[[Snapshot], T], timeout_s: float) -> T:
+    def _read(self, work: Callable[[Overlook], T], timeout_s: float) -> T:
         replica = self._idle.get()  # there are as many as threads
         try:
             with replica.limited(timeout_s), replica.snapshot():

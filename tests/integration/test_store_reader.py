@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from connector.errors import QueryTooSlow, StoreUnusable
+from connector.model.change import CommitInfo, Operation, Origin
 from connector.model.command import CommandStatus
 from connector.model.message import Message
 from connector.model.query import AllOf, Filter, FilterOperator, Page, containing
-from connector.ports import Snapshot
-from connector.store import ObjectFigures, ReadOnlyReplica, Session
+from connector.ports import ChangeCount, Moved, ObjectFigures, Snapshot
+from connector.store import ReadOnlyReplica, Session
 from connector.store.readers import Readers
 from tests.store_nouns import DAY_MS, NOW_MS, WIDGET, change, command, record, record_id
 
@@ -254,3 +255,26 @@ async def test_readers_of_what_is_not_there(tmp_path: Path) -> None:
         async with Readers(tmp_path / "nothing.db", 2):
             pass
     assert not (tmp_path / "nothing.db").exists()
+
+
+def test_what_moved_is_told_by_second_and_by_kind(session: Session, reader: ReadOnlyReplica) -> None:
+    """Applied and published since the last look, each once; lag is commit to publishing."""
+    committed = CommitInfo(timestamp_ms=NOW_MS - 40)
+    later = change(3, applied_ms=NOW_MS + 1000, origin=Origin.POLL, commit=None)
+    session.run(lambda unit: unit.append([change(1, commit=committed), change(2, commit=committed), later]))
+    session.run(lambda unit: unit.mark_published(1, NOW_MS + 2))
+    first = reader.movement(Moved(0, 0), most=10)
+    second = NOW_MS // 1000
+    assert first.upto == Moved(3, 1)
+    assert first.applied == ((second, 2), (second + 1, 1))
+    assert first.lags == ((second, 42),)
+    session.run(lambda unit: unit.mark_published(3, NOW_MS + 1000))
+    then = reader.movement(first.upto, most=10)
+    assert (then.applied, then.lags) == ((), ((second + 1, 1040),))
+    assert reader.movement(Moved(0, 0), most=1).applied == ((second + 1, 1),)
+    assert [c.version for c in reader.newest_changes(2)] == [3, 2]
+    updates = ChangeCount("Widget__c", Operation.UPDATE, Origin.STREAM, 2)
+    assert reader.change_counts(0, most=2) == (2, (updates,))
+    upto, counts = reader.change_counts(0, most=10)
+    assert (upto, set(counts)) == (3, {updates, ChangeCount("Widget__c", Operation.UPDATE, Origin.POLL, 1)})
+    assert reader.change_counts(3, most=10) == (3, ())

@@ -29,8 +29,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "demo": NOUNS | DOORS | {"settings"},
     "client": NOUNS | {"store", "mesh", "settings", "app"},
     "app": NOUNS | DOORS | WAYS | {"settings", "schemas"},
+    "overview": NOUNS | {"store", "mesh", "settings"},
     "doctor": NOUNS | DOORS | {"settings", "app"},
-    "cli": NOUNS | DOORS | {"settings", "logs", "app", "doctor", "demo"},
+    "cli": NOUNS | DOORS | {"settings", "logs", "app", "doctor", "demo", "overview"},
     "__main__": frozenset({"cli"}),
     "__init__": frozenset({"client"}),
 }

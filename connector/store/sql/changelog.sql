@@ -50,5 +50,10 @@ SELECT version, object, id, operation, changed, before, after, record, origin, c
     committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
 FROM change WHERE id = :id AND object = :object ORDER BY version DESC LIMIT :limit;
 
+-- name: newest
+SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
+    committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
+FROM change ORDER BY version DESC LIMIT :limit;
+
 -- name: applied_at
 SELECT applied_at FROM change WHERE version = ?;
