@@ -2,9 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,152 +14,11 @@ from connector.devorg.records.org import Org
 from connector.devorg.records.transaction import Transaction
 from connector.devorg.server import DevOrg
 from connector.inbound.decode import NOT_STREAMED
-from connector.inbound.engine import Inbound, InboundRules, Outlets
-from connector.inbound.poll import PollRules
-from connector.inbound.repair import RepairRules
-from connector.inbound.rounds import Round
-from connector.inbound.snapshot import LoadRules
-from connector.inbound.stream import StreamRules
-from connector.inbound.values import from_row
 from connector.model.change import Change, Operation
-from connector.ports import Purpose
-from connector.salesforce.cometd import CometdSource
-from connector.salesforce.cometd_watch import CometdLimits
-from connector.store import Database
-from tests.orgs import ORG_ID, VERSION, Door, now_ms, org_session
-from tests.orgs import opened as opened_door
+from tests.copies import OBJECTS, ORIGIN, copied
 from tests.waiting import until
-from tests.way import hole_messages
 
-OBJECTS = ("Account", "Contact", "Lead", "Opportunity")
-ORIGIN = "com/salesforce/api/rest/58.0"
-LIMITS = CometdLimits(hold_s=2, margin_s=1, request_s=2, close_s=1, healthy_s=0.0)
 LONG = "\n".join(f"Row {n:02d} " + "x" * 60 for n in range(1, 41))
-
-
-@dataclass
-class Copy:
-    """A replica of the local org that is being kept."""
-
-    org: DevOrg
-    door: Door
-    database: Database
-    inbound: Inbound
-    rounds: list[Round] = field(default_factory=list)
-
-    def update(self, name: str, ids: str | Sequence[str], *each: Mapping[str, Any], announce: bool = True) -> None:
-        """Write these values to the records, one after the other, in one transaction."""
-        with self.org.ctx.org.transaction(INTEGRATION_USER_ID, ORIGIN, announce=announce) as transaction:
-            for values in each:
-                for record_id in [ids] if isinstance(ids, str) else ids:
-                    transaction.update(name, record_id, values)
-
-    def write(self, work: Callable[[Transaction], Any], **options: bool) -> Any:
-        """One transaction in the org."""
-        with self.org.ctx.org.transaction(INTEGRATION_USER_ID, ORIGIN, **options) as transaction:
-            return work(transaction)
-
-    async def rows(self, name: str) -> dict[str, Mapping[str, Any]]:
-        """The replica's live records."""
-        spec = self.inbound.catalog.specs[name]
-        ids = await self.database.run(lambda unit: unit.live_ids(spec, None, None, 100_000))
-        return {i: r.values for i, r in (await self.database.run(lambda unit: unit.records(spec, ids))).items()}
-
-    async def ids(self, name: str) -> list[str]:
-        return sorted(await self.rows(name))
-
-    async def difference(self, *, but: Collection[str] = ()) -> dict[str, Any]:
-        """What differs, by object, id and field; stamps that no event brings aside."""
-        found: dict[str, Any] = {}
-        for name in OBJECTS:
-            spec = self.inbound.catalog.specs[name]
-            page = await self.door.rest.query(
-                f"SELECT {', '.join(spec.read_fields())} FROM {name}",  # noqa: S608  # API names
-                Purpose.VERIFY,
-            )
-            reads = [from_row(spec, row) for row in page.records]
-            org: dict[str, Mapping[str, Any]] = {r.id: r.values for r in reads}
-            here = await self.rows(name)
-            for i in {*org, *here}:
-                theirs, ours = org.get(i), here.get(i)
-                if theirs is None or ours is None:
-                    found[f"{name}/{i}"] = "missing" if ours is None else "too many"
-                else:
-                    wrong = {n: (v, ours[n]) for n, v in theirs.items() if v != ours[n] and n not in but}
-                    found |= {f"{name}/{i}": wrong} if wrong else {}
-        return found
-
-    async def settled(self, *, but: Collection[str] = ()) -> None:
-        """Return once replica and org are equal; fails with the difference."""
-
-        async def equal() -> bool:
-            return not await self.difference(but=but)
-
-        with suppress(TimeoutError):
-            await until(equal, 10)
-        assert await self.difference(but=but) == {}
-
-    async def changes(self) -> list[Change]:
-        return list(await self.database.run(lambda unit: unit.unpublished(100_000)))
-
-
-@asynccontextmanager
-async def copied(
-    org: DevOrg, path: Path, *, streaming: bool = True, jobs: Sequence[str] = ("stream", "load", "poll", "repair")
-) -> AsyncIterator[Copy]:
-    """A way with its jobs running; the poller comes round by request only."""
-    rounds: list[Round] = []
-
-    async def on_round(done: Round) -> None:
-        rounds.append(done)
-
-    async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(Database(path))
-        session = org_session(org)
-        door = await stack.enter_async_context(opened_door(session, replica=database))
-        inbound = Inbound(
-            InboundRules(
-                wanted=dict.fromkeys(OBJECTS, "all"),
-                backoff_max_s=0.2,
-                load=LoadRules(bulk_threshold=20, publish_backfill=False, subscribe_wait_s=5),
-                poll=PollRules(intervals_s=dict.fromkeys(OBJECTS, 3600.0), lookback_ms=300_000, stream_wait_s=5),
-                repair=RepairRules(verify_interval_ms=24 * 3600 * 1000),
-                stream=StreamRules(transport="cometd", channel="/data/ChangeEvents", org_id=ORG_ID, batch_size=200),
-            ),
-            Outlets(
-                on_round=on_round,
-                on_applied=lambda _applied: None,
-                hole_messages=hole_messages,
-                calls=lambda purpose: int(door.budget.snapshot()["own"].get(purpose.value, 0)),
-            ),
-            org=door.rest,
-            replica=database,
-            source=CometdSource(
-                session, channel="/data/ChangeEvents", api_version=VERSION, now_ms=now_ms, limits=LIMITS
-            )
-            if streaming
-            else None,
-            now_ms=now_ms,
-            rng=random.Random(5),
-        )
-        await inbound.start()
-        running = inbound.jobs()
-        tasks = [
-            asyncio.create_task(running[f"inbound.{name}"](), name=name)
-            for name in jobs
-            if f"inbound.{name}" in running
-        ]
-        try:
-            await asyncio.wait_for(inbound.loader.finished(), 20)
-            # What is edited in the second in which it was read is read again: not what these tests are about.
-            org.ctx.org.advance(2)
-            yield Copy(org, door, database, inbound, rounds)
-        finally:
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                with suppress(asyncio.CancelledError):
-                    await task
 
 
 @pytest.fixture
