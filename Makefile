@@ -20,7 +20,7 @@ demo: setup ## A show of half a minute: a local org, a broker, edits and command
 
 test: setup format-check lint types ## Format, lint, strict types and every test
 	$(BIN)/pytest -q -n 2 tests/unit tests/property
-	$(BIN)/pytest -q -n 3 --dist loadfile tests/devorg tests/integration tests/faults tests/e2e
+	$(BIN)/pytest -q -n 3 --dist loadfile tests/devorg tests/integration tests/traps tests/faults tests/e2e
 
 .PHONY: format-check
 format-check: setup

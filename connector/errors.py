@@ -98,6 +98,13 @@ class OrgRefused(PoisonError):
         return frozenset(e["code"] for e in self.errors)
 
 
+class StreamRefused(OrgRefused):
+    """The org refuses the streaming channel; its words name the channel or the permission, and hold no field value."""
+
+    def __str__(self) -> str:
+        return "; ".join(error["message"] for error in self.errors)
+
+
 class PreconditionFailed(OrgRefused):
     """HTTP 412: the record was modified since the state the write was conditional on."""
 

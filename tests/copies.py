@@ -132,16 +132,17 @@ class Copy:
         """The open ones."""
         return await self.database.run(lambda unit: unit.open_holes())
 
-    async def until_closed(self) -> None:
-        """Return once no hole is open."""
+    async def until_told(self, start: str) -> list[str]:
+        """What was told of holes, once there is a line that begins so (`closed replay_id_lost`)."""
 
-        async def closed() -> bool:
-            return not await self.holes()
+        async def told() -> bool:
+            return any(line.startswith(start) for line in await self.hole_messages())
 
-        await until(closed, 10)
+        await until(told, 10)
+        return await self.hole_messages()
 
     async def hole_messages(self) -> list[str]:
-        """What was told of holes: `open Contact reason 0`, in order."""
+        """What was told of holes, in order: `Contact open replay_id_lost 0`."""
 
         def work(unit: Unit) -> list[str]:
             unit.mark_published(unit.last_version(), 0)
@@ -150,9 +151,9 @@ class Copy:
 
         return await self.database.run(work)
 
-    def until_live(self) -> "asyncio.Future[None]":
-        """Wait for the stream to be subscribed."""
-        return asyncio.ensure_future(until(lambda: self.inbound.stream_state.status == "live", 10))
+    async def until_live(self) -> None:
+        """Return once the stream is subscribed."""
+        await until(lambda: self.inbound.stream_state.status == "live", 10)
 
     def calls(self) -> Mapping[str, int]:
         """API calls so far, by purpose."""

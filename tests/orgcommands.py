@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from connector.outbound.rules import OutboundRules, WriteRules
 from connector.outbound.writer import CommandWriter
 from connector.ports import Purpose, Unit
 from connector.store.database import Database
+from tests.copies import Copy
 from tests.orgs import Door, opened, org_session
 from tests.waiting import until
 
@@ -73,13 +74,6 @@ class OrgBench:
             stored=self._stored,
         )
         self.writer: CommandWriter | None = None
-        append = self.org.ctx.org._bus.append
-
-        def noted(commit: Commit) -> None:
-            self.commits.append(commit)
-            append(commit)
-
-        self.org.ctx.org._bus.append = noted  # type: ignore[method-assign]
 
     def now_ms(self) -> int:
         return self.org.ctx.clock.now_ms()
@@ -206,19 +200,51 @@ async def org_bench(
             specs[name] = object_spec(await door.rest.describe(name, Purpose.CATCH_UP), names)
             spec = specs[name]
             await database.run(lambda unit, spec=spec: unit.define(spec))  # type: ignore[misc] # bound at once
-        allowed = WriteRules(
-            writable=True,
-            fields=frozenset(),
-            operations=EVERYTHING,
-            external_id=external_id,
-            on_conflict=ConflictPolicy.MERGE,
-            owner=owner or {},
-        )
-        rules = OutboundRules(
-            objects=dict.fromkeys(specs, allowed), max_payload_bytes=1 << 18, backoff_max_s=0.3, settle_ms=settle_ms
-        )
-        append = org.ctx.org._bus.append
-        try:
-            yield OrgBench(org, door, database, Specs(specs), rules)
-        finally:
-            org.ctx.org._bus.append = append  # type: ignore[method-assign]
+        rules = _rules(specs, external_id=external_id, owner=owner, settle_ms=settle_ms)
+        with _noting(OrgBench(org, door, database, Specs(specs), rules)) as bench:
+            yield bench
+
+
+@asynccontextmanager
+async def bench_over(org: DevOrg, copy: Copy, *, external_id: str = "") -> AsyncIterator[OrgBench]:
+    """A bench over a replica that is being kept: what it writes comes back on the stream."""
+    rules = _rules(copy.inbound.catalog.specs, external_id=external_id)
+    with _noting(OrgBench(org, copy.door, copy.database, Specs(copy.inbound.catalog.specs), rules)) as bench:
+        yield bench
+
+
+def _rules(
+    objects: Iterable[str],
+    *,
+    external_id: str,
+    owner: Mapping[str, str] | None = None,
+    settle_ms: int = 10 * 60 * 1000,
+) -> OutboundRules:
+    allowed = WriteRules(
+        writable=True,
+        fields=frozenset(),
+        operations=EVERYTHING,
+        external_id=external_id,
+        on_conflict=ConflictPolicy.MERGE,
+        owner=owner or {},
+    )
+    return OutboundRules(
+        objects=dict.fromkeys(objects, allowed), max_payload_bytes=1 << 18, backoff_max_s=0.3, settle_ms=settle_ms
+    )
+
+
+@contextmanager
+def _noting(bench: OrgBench) -> Iterator[OrgBench]:
+    """The bench, noting what is committed in the org meanwhile."""
+    bus = bench.org.ctx.org._bus
+    append = bus.append
+
+    def noted(commit: Commit) -> None:
+        bench.commits.append(commit)
+        append(commit)
+
+    bus.append = noted  # type: ignore[method-assign]
+    try:
+        yield bench
+    finally:
+        bus.append = append  # type: ignore[method-assign]

@@ -17,6 +17,7 @@ import structlog
 
 from connector.errors import (
     ConnectorError,
+    LinkDown,
     OrgRefused,
     OrgThrottled,
     ReplayWindowLost,
@@ -333,6 +334,11 @@ class StreamLoop:
         return position
 
     async def _failed(self, error: TransientError) -> float:
+        if isinstance(error, LinkDown) and error.retry_after_s == 0:
+            # The org forgets its clients every few hours: told to nobody unless the next session fails as well.
+            self._enter("connecting")
+            log.info("stream.session_ended", error=str(error))
+            return 0.0
         self._down(error)
         if isinstance(error, ReplayWindowLost):
             lost = await self._tools.replica.run(self._lose_position)

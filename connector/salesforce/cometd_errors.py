@@ -12,10 +12,10 @@ from typing import Any
 from connector.errors import (
     ConnectorError,
     LinkDown,
-    OrgRefused,
     OrgThrottled,
     OrgUnavailable,
     ReplayWindowLost,
+    StreamRefused,
     TransientError,
 )
 from connector.model.command import OrgProblem
@@ -48,7 +48,7 @@ def reaction(message: Mapping[str, Any]) -> ConnectorError:
     # these, because the session stood before.
     if message["channel"] == "/meta/connect" or not code:
         return LinkDown(f"the org ended the session: {text}")
-    return OrgRefused(code, (OrgProblem(code=f"COMETD_{code}", message=text, fields=[]),))
+    return StreamRefused(code, (OrgProblem(code=f"COMETD_{code}", message=text, fields=[]),))
 
 
 def _temporary(code: int, lower: str) -> ConnectorError | None:

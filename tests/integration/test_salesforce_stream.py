@@ -14,10 +14,10 @@ from connector.errors import (
     ConnectorError,
     LinkDown,
     LoginRefused,
-    OrgRefused,
     OrgThrottled,
     OrgUnavailable,
     ReplayWindowLost,
+    StreamRefused,
 )
 from connector.model.change import ReceivedEvent, ReplayId, Subscribed
 from connector.salesforce.cometd import CometdSource
@@ -234,14 +234,14 @@ async def test_every_end_of_a_live_session_is_told_and_resumed_from(
     ("fault", "expected"),
     [
         ({"kind": "cometd:handshake", "failure_reason": "401::Authentication invalid"}, LinkDown),
-        ({"kind": "cometd:handshake", "failure_reason": "400::Unsupported API version"}, OrgRefused),
+        ({"kind": "cometd:handshake", "failure_reason": "400::Unsupported API version"}, StreamRefused),
         (
             {"kind": "cometd:handshake", "failure_reason": "403::Organization concurrent user limit exceeded"},
             OrgThrottled,
         ),
         ({"kind": "cometd:handshake", "failure_reason": "503::Server is too busy."}, OrgUnavailable),
-        ({"kind": "cometd:subscribe", "error": "403::Cannot create channel"}, OrgRefused),
-        ({"kind": "cometd:subscribe", "error": "403:denied_by_security_policy:create_denied"}, OrgRefused),
+        ({"kind": "cometd:subscribe", "error": "403::Cannot create channel"}, StreamRefused),
+        ({"kind": "cometd:subscribe", "error": "403:denied_by_security_policy:create_denied"}, StreamRefused),
         ({"kind": "cometd:subscribe", "unknown_client": True}, LinkDown),
         ({"kind": "cometd:subscribe", "invalid_replay_id": True}, ReplayWindowLost),
         ({"kind": "cometd", "status": 503, "html": True}, OrgUnavailable),
@@ -288,7 +288,7 @@ async def test_a_position_outside_the_retention_window(org: DevOrg, session: Ses
 
 async def test_a_channel_that_is_not_there(session: Session) -> None:
     """A person must change something; it is no broken link to be tried again and again."""
-    with pytest.raises(OrgRefused):
+    with pytest.raises(StreamRefused):
         async with _events(_source(session, channel="/data/Nothing__chn")):
             pass
 

@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from connector.errors import ConnectorError, LinkDown, OrgRefused, OrgThrottled, OrgUnavailable, ReplayWindowLost
+from connector.errors import (
+    ConnectorError,
+    LinkDown,
+    OrgThrottled,
+    OrgUnavailable,
+    ReplayWindowLost,
+    StreamRefused,
+)
 from connector.salesforce.cometd_errors import TokenRefused, of_status, reaction
 
 INVALID_ID = (
@@ -22,7 +29,7 @@ def _refused(channel: str, error: str, reason: str | None = None) -> dict[str, A
     ("channel", "error", "reason", "expected"),
     [
         ("handshake", "403::Handshake denied", "401::Authentication invalid", TokenRefused),
-        ("handshake", "403::Handshake denied", "400::Unsupported API version", OrgRefused),
+        ("handshake", "403::Handshake denied", "400::Unsupported API version", StreamRefused),
         ("handshake", "403::Handshake denied", "503::Server is too busy.  Please try again later.", OrgUnavailable),
         ("handshake", "403::Handshake denied", "403::Organization concurrent user limit exceeded", OrgThrottled),
         (
@@ -45,16 +52,16 @@ def _refused(channel: str, error: str, reason: str | None = None) -> dict[str, A
             "subscribe",
             "400::The replayId for channel {/data/X} wasn't found using the provided replay ID map {{}}.",
             None,
-            OrgRefused,
+            StreamRefused,
         ),
-        ("subscribe", "400::The channel you requested to subscribe to doesn't exist {/data/X}", None, OrgRefused),
-        ("subscribe", "403::User not allowed to subscribe CDC without View All Data permissions", None, OrgRefused),
-        ("subscribe", "403:denied_by_security_policy:create_denied", None, OrgRefused),
-        ("subscribe", "403::Cannot create channel /data/X", None, OrgRefused),
-        ("subscribe", "403::Subscription limit exceeded for this topic", None, OrgRefused),
+        ("subscribe", "400::The channel you requested to subscribe to doesn't exist {/data/X}", None, StreamRefused),
+        ("subscribe", "403::User not allowed to subscribe CDC without View All Data permissions", None, StreamRefused),
+        ("subscribe", "403:denied_by_security_policy:create_denied", None, StreamRefused),
+        ("subscribe", "403::Cannot create channel /data/X", None, StreamRefused),
+        ("subscribe", "403::Subscription limit exceeded for this topic", None, StreamRefused),
         ("subscribe", "403::Organization total events daily limit exceeded", None, OrgThrottled),
         ("subscribe", "403::Client has not completed handshake", None, LinkDown),
-        ("subscribe", "404::Unknown channel", None, OrgRefused),
+        ("subscribe", "404::Unknown channel", None, StreamRefused),
         ("subscribe", "413::Maximum Request Size Exceeded", None, LinkDown),
         ("subscribe", "403::Unknown client", None, LinkDown),
         ("subscribe", "", None, LinkDown),
@@ -85,7 +92,7 @@ def test_an_error_of_another_shape_is_a_broken_link(message: dict[str, Any]) -> 
 def test_a_refusal_is_one_printable_line() -> None:
     """It reaches the log and the operator."""
     error = reaction(_refused("subscribe", "404::no\nsuch \x1b[31mchannel " + "x" * 1000))
-    assert isinstance(error, OrgRefused)
+    assert isinstance(error, StreamRefused)
     assert error.errors[0]["message"].isprintable()
     assert len(error.errors[0]["message"]) <= 300
 
