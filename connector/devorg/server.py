@@ -25,7 +25,7 @@ from connector.devorg.middleware import add_headers, middlewares
 from connector.devorg.objects.residents import INTEGRATION_USER_ID, ORGANIZATION_ID
 from connector.devorg.objects.schema import Schema
 from connector.devorg.records.org import Org
-from connector.devorg.rest import bulk, collections, limits, query, replication, sobjects, tooling
+from connector.devorg.rest import bulk, collections, ingest, limits, query, replication, sobjects, tooling
 from connector.devorg.settings import OrgSettings
 from connector.devorg.tokens import Credentials, KeyPair, Tokens
 from connector.devorg.usage import Usage
@@ -201,9 +201,10 @@ def _application(context: Context, keys: KeyPair, drop: interface.DropConnection
     login = oauth.LoginServer(context, keys)
     app.add_routes(oauth.routes(context, login))
     app.add_routes(soap.routes(context, login))
-    for module in (limits, sobjects, collections, query, tooling, replication, bulk, cometd):
+    for module in (limits, sobjects, collections, query, tooling, replication, bulk, ingest, cometd):
         app.add_routes(module.routes(context))
     app.add_routes(interface.routes(context, keys, drop))
+    app.cleanup_ctx.append(ingest.worker)
     return app
 
 

@@ -39,7 +39,7 @@ class OrgSettings:
         gzip: Compress what the client says it can decompress.
 
         query_locator_s: Life of a query locator.
-        bulk_job_s: Real seconds that a Bulk query job stays unfinished.
+        bulk_job_s: Real seconds that a Bulk job stays unfinished: a query job, or an ingest job once it has its data.
         deleted_lists_purged: `getDeleted` lists records that are hard deleted.
 
         connect_hold_s: An idle `/meta/connect` is answered after so long (`advice.timeout`).

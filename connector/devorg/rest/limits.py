@@ -5,6 +5,7 @@ from aiohttp import web
 from connector.devorg.context import Context, version_of
 from connector.devorg.settings import NEWEST_VERSION, OLDEST_VERSION
 
+BULK_BATCHES = 15_000
 BULK_QUERY_JOBS = 10_000
 DATA_STORAGE_MB = 1024
 _SEASONS = ("Winter", "Spring", "Summer")
@@ -54,7 +55,7 @@ def limits_now(context: Context) -> dict[str, dict[str, int]]:
     clients = settings.max_streaming_clients
     return {
         "DailyApiRequests": _left(settings.api_limit, usage.api.used()),
-        "DailyBulkApiBatches": _left(15_000, 0),
+        "DailyBulkApiBatches": _left(BULK_BATCHES, usage.bulk_batches.used()),
         "DailyBulkV2QueryJobs": _left(BULK_QUERY_JOBS, usage.bulk_query_jobs.used()),
         "DailyBulkV2QueryFileStorageMB": _left(976_562, 0),
         "DailyDeliveredPlatformEvents": _left(settings.delivered_event_limit, usage.delivered.used()),
