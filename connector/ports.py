@@ -485,6 +485,14 @@ class Unit(Protocol):
         """Calls by purpose from that hour on."""
         ...
 
+    def calls_by_hour(self, hour: str) -> Mapping[str, Mapping[str, int]]:
+        """Calls by hour and purpose from that hour on."""
+        ...
+
+    def redate_calls(self, after: str, hour: str) -> None:
+        """Count the calls of the hours behind `after` as those of `hour`."""
+        ...
+
     # House-keeping
     def queue_depths(self) -> Mapping[str, int]:
         """Rows waiting, by queue: outbox, commands, quarantine, dirty."""

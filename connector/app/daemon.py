@@ -23,10 +23,11 @@ from connector.mesh.envelope import Envelope, change_data, health_message
 from connector.mesh.router import Router
 from connector.mesh.signals import Signals, asks_for_sync
 from connector.mesh.topics import Incoming, Topics
-from connector.model.message import Delivery
+from connector.model.message import Delivery, Message
 from connector.model.objects import ObjectSpec
 from connector.outbound.intake import CommandIntake
 from connector.outbound.writer import CommandWriter
+from connector.salesforce.warning import Limit, Warner
 from connector.serve.control import Control
 from connector.serve.health import Health, LagWindow, Troubles
 from connector.serve.outbox import Outbox
@@ -53,7 +54,7 @@ async def run_daemon(settings: Settings, stop: Stop) -> None:
     """
     async with Database(settings.storage.path) as database:
         signalling = _Signalling(settings, database)
-        async with opened_org(settings, database, signalling.warn_of_limit) as org:
+        async with opened_org(settings, database, signalling.warner()) as org:
             await Daemon(settings, database, org, signalling).run(stop)
 
 
@@ -69,13 +70,14 @@ class _Signalling:
             enabled=settings.signals.enabled,
             batch_interval_ms=milliseconds(settings.signals.batch_interval),
         )
-        self._warn_at = settings.limits.warn_at
 
-    async def warn_of_limit(self, used: int, maximum: int) -> None:
-        """The org's API use crossed the mark."""
-        message = self.signals.api_use(used=used, maximum=maximum, warn_at=self._warn_at, now_ms=wall_clock_ms())
-        if message is not None:
-            await self.outbox.send(message)
+    def warner(self) -> Warner:
+        """How the crossing of a limit's mark is told."""
+        return Warner(messages=self._limit_warning, told=self.wake.set)
+
+    def _limit_warning(self, limit: Limit, used: int, maximum: int) -> Sequence[Message]:
+        message = self.signals.limit_warning(limit, used=used, maximum=maximum, now_ms=wall_clock_ms())
+        return () if message is None else (message,)
 
 
 class Daemon:

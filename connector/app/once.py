@@ -31,12 +31,9 @@ async def sync_once(settings: Settings, objects: Sequence[str] | None, progress:
     async def ended(done: Round) -> None:
         rounds.append(done)
 
-    async def unheard(_used: int, _maximum: int) -> None:
-        """The budget logs its warning itself."""
-
     if objects:
         settings = settings.model_copy(update={"sync": settings.sync.model_copy(update={"objects": tuple(objects)})})
-    async with Database(settings.storage.path) as database, opened_org(settings, database, unheard) as org:
+    async with Database(settings.storage.path) as database, opened_org(settings, database) as org:
         inbound = Inbound(
             inbound_rules(settings, org.id),
             Outlets(

@@ -1,7 +1,7 @@
 """The doors to the org, opened, and the org pinned to its replica."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from connector.salesforce.cometd import CometdSource
 from connector.salesforce.login import Session
 from connector.salesforce.rest import RestClient
 from connector.salesforce.token_store import FileTokenStore
+from connector.salesforce.warning import Warner
 from connector.settings import Settings
 from connector.store.database import Database
 
@@ -41,10 +42,8 @@ class Org:
 
 
 @asynccontextmanager
-async def opened_org(
-    settings: Settings, database: Database, on_warning: Callable[[int, int], Awaitable[None]]
-) -> AsyncIterator[Org]:
-    """Log in and open the doors; `on_warning` gets (used, max) when API use crosses its mark.
+async def opened_org(settings: Settings, database: Database, warner: Warner | None = None) -> AsyncIterator[Org]:
+    """Log in and open the doors; `warner` is told when the use of a limit crosses its mark.
 
     Raises:
         LoginRefused: The org refuses the credentials.
@@ -54,7 +53,7 @@ async def opened_org(
     salesforce = settings.salesforce
     store = FileTokenStore(settings.storage.path.with_name("refresh_token.json"))
     session = Session(salesforce, settings.secrets, settings.auth_flow(), now_ms=wall_clock_ms, store=store)
-    budget = ApiBudget(settings.limits, database, now_ms=wall_clock_ms, on_warning=on_warning)
+    budget = ApiBudget(settings.limits, database, now_ms=wall_clock_ms, warner=warner)
     rest = RestClient(session, budget, api_version=salesforce.api_version, timeout_s=salesforce.timeout.total_seconds())
     async with session, budget, rest:
         yield Org(session=session, budget=budget, rest=rest, id=await _org_id(session, database))

@@ -73,11 +73,7 @@ async def _sending(settings: Settings) -> AsyncIterator[None]:
     Raises:
         StoreLocked: A daemon runs.
     """
-
-    async def unheard(_used: int, _maximum: int) -> None:
-        """The budget logs its warning itself."""
-
-    async with Database(settings.storage.path) as database, opened_org(settings, database, unheard) as org:
+    async with Database(settings.storage.path) as database, opened_org(settings, database) as org:
         wanted = inbound_rules(settings, org.id).wanted
         catalog = Catalog(org=org.rest, replica=database, wanted=wanted, now_ms=wall_clock_ms)
         await catalog.start()

@@ -130,7 +130,8 @@ class _Examination:
         try:
             if replica.current:
                 await asyncio.to_thread(writer.open)
-                budget = await ApiBudget(settings.limits, _Guest(writer), now_ms=self._now_ms).__aenter__()
+                counted = ApiBudget(settings.limits, _Guest(writer), now_ms=self._now_ms, ahead=False)
+                budget = await counted.__aenter__()
         except ConnectorError as error:
             self.tell([_uncounted(error)])
         try:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -19,7 +19,7 @@ class Signals:
     """Decides which signals are due and builds them.
 
     Each method answers the message to enqueue (in the unit of the commit it tells of), or None if none is due. What
-    it remembers (counts, spells, the crossing) is in memory: a restart may repeat a `sync_failed` that goes on and
+    it remembers (counts, spells) is in memory: a restart may repeat a `sync_failed` that goes on and
     forgets the updates of one unfinished batch interval.
     """
 
@@ -30,7 +30,6 @@ class Signals:
         self._updated: dict[str, int] = {}
         self._next_batch_ms: int | None = None
         self._failing: set[tuple[str, str | None]] = set()
-        self._over_limit = False
 
     def count_updated(self, object_name: str, records: int = 1) -> None:
         """So many records changed; told by the next `records_updated`."""
@@ -91,13 +90,10 @@ class Signals:
         """The round, or the stream, works again: its next failure is a new spell."""
         self._failing.discard((kind, object_name))
 
-    def api_use(self, *, used: int, maximum: int, warn_at: float, now_ms: int) -> Message | None:
-        """The org's API use as it stands; a warning when it crosses `warn_at` of the maximum upward."""
-        over = used >= maximum * warn_at
-        crossed, self._over_limit = over and not self._over_limit, over
-        if not self._enabled or not crossed:
-            return None
-        return self._signal("⚠️", "api_limit_warning", "api_limit_warning", {"used": used, "max": maximum}, now_ms)
+    def limit_warning(self, limit: Literal["api", "events"], *, used: int, maximum: int, now_ms: int) -> Message | None:
+        """The use of the org's API calls, or of its delivered events, has crossed the mark."""
+        name = "api_limit_warning" if limit == "api" else "event_limit_warning"
+        return self._signal("⚠️", name, name, {"used": used, "max": maximum}, now_ms) if self._enabled else None
 
     def _signal(self, emoji: str, name: str, text: str, data: Mapping[str, Any], now_ms: int) -> Message:
         sender, receiver = self._topics.org_code, self._topics.target

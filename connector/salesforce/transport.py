@@ -18,7 +18,7 @@ import urllib3.exceptions as urllib3_errors
 from simple_salesforce.api import Salesforce
 from simple_salesforce.exceptions import SalesforceError
 
-from connector.errors import ConnectorError, LinkDown, OrgUnavailable
+from connector.errors import ConnectorError, LinkDown, OrgUnavailable, StoreBusy
 from connector.model.codes import EXPIRED_SESSION, is_daily_limit
 from connector.ports import Purpose
 from connector.salesforce.answers import Answer, is_success, problems
@@ -96,7 +96,7 @@ class Transport:
 
         Raises:
             OrgThrottled: The budget grants no call for this purpose.
-            OrgUnavailable: No connection was made: the org has not seen the request.
+            OrgUnavailable: No connection was made, or the call could not be counted: the org has not seen the request.
             LinkDown: The answer was lost.
             LoginRefused: The credentials are refused.
         """
@@ -115,12 +115,18 @@ class Transport:
             raise OrgUnavailable(str(error), retry_after_s=error.retry_after_s) from error
 
     async def _send(self, token: Token, request: Request) -> Answer:
-        self._budget.take(request.purpose)
+        await self._take(request.purpose)
         answer = await self._in_thread(token, request)
         self._budget.answered(answer.headers)
         if not is_success(answer.status) and is_daily_limit(problems(answer)):
             self._budget.used_up()
         return answer
+
+    async def _take(self, purpose: Purpose) -> None:
+        try:
+            await self._budget.take(purpose)
+        except StoreBusy as error:
+            raise OrgUnavailable(f"the call could not be counted: {error}") from error
 
     async def _in_thread(self, token: Token, request: Request) -> Answer:
         if self._threads is None:

@@ -31,3 +31,15 @@ class Positions(Part):
     def calls_since(self, hour: str) -> Mapping[str, int]:
         """Calls by purpose from that hour on."""
         return {str(purpose): int(calls) for purpose, calls in self._db.execute(_SQL["calls_since"], (hour,))}
+
+    def calls_by_hour(self, hour: str) -> Mapping[str, Mapping[str, int]]:
+        """Calls by hour and purpose from that hour on."""
+        found: dict[str, dict[str, int]] = {}
+        for counted, purpose, calls in self._db.execute(_SQL["calls_by_hour"], (hour,)):
+            found.setdefault(str(counted), {})[str(purpose)] = int(calls)
+        return found
+
+    def redate_calls(self, after: str, hour: str) -> None:
+        """Count the calls of the hours behind `after` as those of `hour`."""
+        self._db.execute(_SQL["redate_calls"], {"after": after, "hour": hour})
+        self._db.execute(_SQL["forget_calls"], (after,))

@@ -1,6 +1,6 @@
 """Outbox, positions, troubles and retention."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import apsw
@@ -64,6 +64,20 @@ def test_api_calls_are_summed_by_purpose_over_the_hours(session: Session) -> Non
 
     session.run(count)
     assert session.run(lambda unit: unit.calls_since("2026-11-22T17")) == {"load": 5, "x": 2}
+    by_hour = {"2026-11-22T16": {"load": 9}, "2026-11-22T17": {"load": 5, "x": 2}}
+    assert session.run(lambda unit: unit.calls_by_hour("2026-11-22T16")) == by_hour
+
+
+def test_calls_of_later_hours_can_be_dated_earlier(session: Session) -> None:
+    """They are added to those of that hour; those of other hours stay."""
+
+    def work(unit: Unit) -> Mapping[str, Mapping[str, int]]:
+        for hour in ("2026-11-22T16", "2026-11-22T17", "2030-01-01T00", "2030-01-01T01"):
+            unit.count_call(hour, "load", 1)
+        unit.redate_calls("2026-11-23T17", "2026-11-22T17")
+        return unit.calls_by_hour("2026")
+
+    assert session.run(work) == {"2026-11-22T16": {"load": 1}, "2026-11-22T17": {"load": 3}}
 
 
 def test_a_mark_set_again_while_the_record_was_read_stays(session: Session) -> None:

@@ -86,14 +86,15 @@ def test_sync_failed_once_per_failing_spell() -> None:
     assert sender.sync_failed(kind="stream", object_name=None, error="new", now_ms=NOW_MS) is not None
 
 
-def test_api_limit_warning_once_per_crossing() -> None:
-    """At the mark and above it once; again after it fell below."""
+def test_the_warning_of_a_limit_is_named_after_it() -> None:
+    """API calls and delivered events; whoever calls knows when one is due."""
     sender = signals()
-    uses = [799, 800, 900, 100, 850]
-    sent = [sender.api_use(used=u, maximum=1000, warn_at=0.8, now_ms=NOW_MS) for u in uses]
-    assert [m is not None for m in sent] == [False, True, False, False, True]
-    assert document(sent[1])["text"] == "\u26a0\ufe0f FND → OS : api_limit_warning"
-    assert document(sent[1])["data"] == {"used": 800, "max": 1000}
+    sent = sender.limit_warning("api", used=800, maximum=1000, now_ms=NOW_MS)
+    assert document(sent)["text"] == "\u26a0\ufe0f FND → OS : api_limit_warning"
+    assert document(sent)["data"] == {"used": 800, "max": 1000}
+    assert (
+        document(sender.limit_warning("events", used=8, maximum=10, now_ms=NOW_MS))["signal"] == "event_limit_warning"
+    )
 
 
 def test_disabled_signals_send_nothing() -> None:
@@ -103,7 +104,7 @@ def test_disabled_signals_send_nothing() -> None:
     assert sender.updates_due_ms() is None
     assert sender.sync_complete(kind="poll", objects=[], records=0, duration_s=0, api_calls=0, now_ms=NOW_MS) is None
     assert sender.sync_failed(kind="poll", object_name=None, error="", now_ms=NOW_MS) is None
-    assert sender.api_use(used=1, maximum=1, warn_at=0.1, now_ms=NOW_MS) is None
+    assert sender.limit_warning("api", used=1, maximum=1, now_ms=NOW_MS) is None
 
 
 @pytest.mark.parametrize(

@@ -17,3 +17,14 @@ ON CONFLICT (hour, purpose) DO UPDATE SET calls = calls + excluded.calls;
 
 -- name: calls_since
 SELECT purpose, sum(calls) FROM api_usage WHERE hour >= ? GROUP BY purpose;
+
+-- name: calls_by_hour
+SELECT hour, purpose, calls FROM api_usage WHERE hour >= ?;
+
+-- name: redate_calls
+INSERT INTO api_usage (hour, purpose, calls)
+SELECT :hour, purpose, sum(calls) FROM api_usage WHERE hour > :after GROUP BY purpose
+ON CONFLICT (hour, purpose) DO UPDATE SET calls = calls + excluded.calls;
+
+-- name: forget_calls
+DELETE FROM api_usage WHERE hour > ?;
