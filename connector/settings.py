@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -36,6 +37,8 @@ SETTINGS_ENV = "SALESFORCE_SYNC_SETTINGS"
 PLACEHOLDER_URL = "https://yourinstance.my.salesforce.com"
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_ADDRESS = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9._-]+)):(?P<port>[0-9]{1,5})")
+_MAX_PORT = 65535
 _UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MAX_DURATION_S = 10 * 366 * 86400.0
 
@@ -56,6 +59,37 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Operations = Literal["create", "update", "upsert", "delete"]
 ApiName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,79}$")]
 TopicText = Annotated[str, Field(pattern=r"^[^+#$/\x00][^+#\x00]*[^+#/\x00]$", max_length=200)]
+
+
+def _listen(value: str) -> str:
+    if value:
+        host_and_port(value)
+    return value
+
+
+def _listen_here(value: str) -> str:
+    if not is_loopback(host_and_port(value)[0]):
+        raise ValueError(
+            "the page asks nobody who they are, so it listens on loopback only; from elsewhere use an SSH tunnel or a "
+            "proxy that asks"
+        )
+    return value
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """`127.0.0.1:9464`, `[::1]:9464` or `localhost:9464`, taken apart.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 0 < int(match["port"]) <= _MAX_PORT:
+        raise ValueError('expected "host:port", an IPv6 address in brackets')
+    return match["v6"] or match["host"], int(match["port"])
+
+
+Listen = Annotated[str, AfterValidator(_listen)]
+ListenHere = Annotated[str, AfterValidator(_listen_here)]
 
 
 class _Section(BaseModel):
@@ -187,14 +221,24 @@ class HealthSettings(_Section):
 class MetricsSettings(_Section):
     """Prometheus metrics."""
 
-    listen: str = Field("", description='"127.0.0.1:9464" to serve them.')
+    listen: Listen = Field("", description='"127.0.0.1:9464" to serve them; empty: nobody listens.')
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port, or None."""
+        return host_and_port(self.listen) if self.listen else None
 
 
 class WebSettings(_Section):
     """The status page."""
 
     enabled: bool = False
-    listen: str = "127.0.0.1:8099"
+    listen: ListenHere = Field("127.0.0.1:8099", description="A loopback address.")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return host_and_port(self.listen)
 
 
 class LimitSettings(_Section):

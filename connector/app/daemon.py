@@ -10,6 +10,7 @@ import structlog
 
 from connector.app.actions import control_actions
 from connector.app.indexing import keep_indexed
+from connector.app.looking import CountedAnswers, metrics_jobs, metrics_of
 from connector.app.org import Org, change_source, opened_org, wall_clock_ms
 from connector.app.reports import Observer, freshness_of, round_messages
 from connector.app.rules import inbound_rules, milliseconds, outbound_rules, query_rules
@@ -97,6 +98,7 @@ class Daemon:
         self._envelope.use_org(org.id)
         self._troubles = Troubles(wall_clock_ms)
         self._lag = LagWindow()
+        self._metrics = metrics_of(settings, org)
         self._make_inbound()
         self._make_outbound()
         self._make_mesh()
@@ -120,12 +122,13 @@ class Daemon:
         )
 
     def _make_outbound(self) -> None:
+        answers = CountedAnswers(self._envelope, self._metrics)
         self._writer = CommandWriter(
             replica=self._database,
             org=self._org.rest,
             catalog=self._inbound.catalog,
             read=from_row,
-            result=self._envelope.result,
+            result=answers.ended,
             rules=outbound_rules(self._settings),
             now_ms=wall_clock_ms,
             rng=self._rng,
@@ -134,7 +137,7 @@ class Daemon:
         self._intake = CommandIntake(
             replica=self._database,
             catalog=self._inbound.catalog,
-            answers=self._envelope,
+            answers=answers,
             rules=outbound_rules(self._settings),
             now_ms=wall_clock_ms,
             stored=self._command_stored,
@@ -176,11 +179,11 @@ class Daemon:
             wake=self._wake,
             retain_records=retain,
             retained=retained.pages,
-            observe_lag_ms=self._lag.add,
+            observe_lag_ms=self._observe_lag,
             now_ms=wall_clock_ms,
             rng=self._rng,
         )
-        observer = Observer(
+        self._observer = Observer(
             transport=self._settings.salesforce.stream,
             database=self._database,
             org=self._org,
@@ -192,7 +195,7 @@ class Daemon:
         self._health = Health(
             publisher=self._mesh,
             message=partial(health_message, self._topics),
-            observe=observer.observe,
+            observe=self._observer.observe,
             troubles=self._troubles,
             lag=self._lag,
             node=self._settings.node.name,
@@ -255,6 +258,7 @@ class Daemon:
                 "store.retention": self._retention,
                 "store.indexes": partial(keep_indexed, self._database, self._settings.synced),
                 "store.queued_commands": self._queued_commands,
+                **metrics_jobs(self._settings, self._metrics, self._readers, self._observer.observe, self._troubles),
             },
         )
 
@@ -270,6 +274,10 @@ class Daemon:
     def _applied(self, applied: Applied) -> None:
         if applied.changes or applied.whole:
             self._wake.set()
+
+    def _observe_lag(self, lag_ms: int) -> None:
+        self._lag.add(lag_ms)
+        self._metrics.observe_lag_ms(lag_ms)
 
     def _connected(self, forgotten: bool) -> None:
         self._relay.link_up(forgotten)

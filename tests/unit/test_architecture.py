@@ -24,11 +24,13 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "schemas": frozenset({"model", "outbound", "serve"}),
     **dict.fromkeys(DOORS, NOUNS | {"settings"}),
     **dict.fromkeys(WAYS, NOUNS),
+    "listener": frozenset({"errors"}),
+    "metrics": NOUNS | {"serve", "listener"},
     # The local org shares no code with the rest: what both would get wrong the same way, no test could see.
     "devorg": frozenset(),
     "demo": NOUNS | DOORS | {"settings"},
     "client": NOUNS | {"store", "mesh", "settings", "app"},
-    "app": NOUNS | DOORS | WAYS | {"settings", "schemas"},
+    "app": NOUNS | DOORS | WAYS | {"settings", "schemas", "metrics"},
     "overview": NOUNS | {"store", "mesh", "settings"},
     "doctor": NOUNS | DOORS | {"settings", "app"},
     "cli": NOUNS | DOORS | {"settings", "logs", "app", "doctor", "demo", "overview"},
@@ -46,6 +48,7 @@ IMPORTERS: Mapping[str, frozenset[str]] = {
     "aiosfstream_ng": frozenset({"salesforce"}),
     "aiocometd_ng": frozenset({"salesforce"}),
     "requests": frozenset({"salesforce", "connector.cli.devorg"}),
+    "prometheus_client": frozenset({"metrics"}),
     # Two SQLite libraries in one process undo each other's file locks: whoever opens the replica uses apsw.
     "sqlite3": frozenset({"devorg", "demo"}),
 }

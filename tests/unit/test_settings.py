@@ -176,3 +176,19 @@ def test_the_two_shipped_files_differ_in_the_org_only() -> None:
         for f in ("settings.toml", "connector/cli/template.toml")
     )
     assert template == local.replace("http://127.0.0.1:8620", PLACEHOLDER_URL)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:0", "127.0.0.1:70000", "::1:80", "http://x:80", "a b:80"])
+def test_an_address_to_listen_on_is_host_and_port(tmp_path: Path, address: str) -> None:
+    """Said with key, value and what was expected."""
+    (problem,) = problems(tmp_path, f'[metrics]\nlisten = "{address}"')
+    assert problem.startswith(f"metrics.listen = '{address}': expected \"host:port\"")
+
+
+def test_metrics_may_be_served_to_others_and_the_page_may_not(tmp_path: Path) -> None:
+    """The page shows records and asks nobody who they are."""
+    settings = load(tmp_path, '[metrics]\nlisten = "0.0.0.0:9464"\n[web]\nlisten = "[::1]:8099"')
+    assert (settings.metrics.address, settings.web.address) == (("0.0.0.0", 9464), ("::1", 8099))  # noqa: S104 - refused below
+    assert load(tmp_path).metrics.address is None
+    (problem,) = problems(tmp_path, '[web]\nlisten = "0.0.0.0:8099"')
+    assert "loopback only" in problem

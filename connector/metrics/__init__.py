@@ -1,0 +1,1 @@
+"""Prometheus metrics. The only folder that imports prometheus_client."""
