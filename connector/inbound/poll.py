@@ -66,6 +66,7 @@ class PollState:
         corrected: Changes found since the object's hole was opened.
         owed: A poll was asked for in the middle of the first load: nobody told what had happened until then to the rows
             that were read already.
+        unclosed: Polls in a row that found a hole and left it open.
     """
 
     polled_ms: int | None = None
@@ -74,6 +75,7 @@ class PollState:
     due_s: float = 0.0
     corrected: int = 0
     owed: bool = False
+    unclosed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class _Reading:
     pages: int = 0
     newest_ms: int | None = None
     changes: int = 0
+    unclosed: bool = False  # a hole stays open: something of the object is still in doubt
 
 
 class Poller:
@@ -328,7 +331,8 @@ class Poller:
             for left in map(self._unread.get, reading.unread):
                 (left or set()).discard(spec.name)
             state.polled_ms, state.error = reading.server_ms, None
-            state.due_s = _now_s() + self._interval_s(spec.name) * tools.rng.uniform(0.98, 1.0)
+            state.unclosed = state.unclosed + 1 if reading.unclosed else 0
+            state.due_s = _now_s() + self._next_s(spec.name) * tools.rng.uniform(0.98, 1.0)
 
     def _finish(self, unit: Unit, reading: _Reading, changes: int, applied: Applied) -> None:
         tools, spec = self._tools, reading.spec
@@ -338,7 +342,9 @@ class Poller:
         unit.settle_quarantine((*reading.nameless, *self._read_by(reading)), now_ms)
         # A hole is caught up by a question that was asked with the stream listening (or with none to listen).
         listening = reading.expect_told or not self._stream_expected
+        reading.unclosed = bool(reading.holes)
         if reading.holes and listening and not applied.dirty and _settled(unit, spec.name):
+            reading.unclosed = False
             corrected = self.states[spec.name].corrected + changes
             close_holes(unit, reading.holes, reading.server_ms, corrected, now_ms, tools.hole_messages)
 
@@ -374,6 +380,11 @@ class Poller:
     def _interval_s(self, name: str) -> float:
         full = self._rules.intervals_s[name]
         return full if self._stream_healthy else min(full, max(FASTEST_S, full / HASTE))
+
+    def _next_s(self, name: str) -> float:
+        """Until the next poll; with a hole to close sooner, and then less and less so."""
+        unclosed, full = self.states[name].unclosed, self._interval_s(name)
+        return min(full, FASTEST_S * 2.0 ** min(unclosed - 1, 20)) if unclosed else full
 
     def _schedule_sooner(self) -> None:
         now_s = _now_s()

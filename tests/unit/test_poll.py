@@ -1,5 +1,6 @@
 """The poller: what it asks, where its mark goes, what it finds, and when it comes round."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from connector.errors import LinkDown, OrgRefused, OrgThrottled
 from connector.inbound.poll import FASTEST_S
 from connector.model.change import Operation, Origin
 from connector.model.times import to_iso
-from connector.ports import Purpose
+from connector.ports import DirtyRecord, Purpose, Unit
 from tests.events import T0, event, record_id
 from tests.fakes import FakeOrg
 from tests.waiting import until
@@ -229,6 +230,31 @@ async def test_haste_while_the_stream_is_down(tmp_path: Path, org: FakeOrg, full
         assert poller._interval_s("Contact") == full_s
         poller.stream_is(healthy=False)
         assert poller._interval_s("Contact") == hasty_s
+
+
+async def test_a_hole_that_a_doubt_kept_open_is_not_left_for_an_interval(tmp_path: Path, org: FakeOrg) -> None:
+    """The poll that was to close it comes again soon, less and less so; then the interval is the usual one."""
+    async with opened(tmp_path / "r.db", org, intervals_s={"Contact": 3600.0}) as way:
+        await loaded(way)
+        poller = way.inbound.poller
+
+        def in_s() -> float:
+            return poller.states["Contact"].due_s - asyncio.get_running_loop().time()
+
+        def doubt(unit: Unit) -> None:
+            unit.open_hole("Contact", T0, "replay_id_lost", T0)
+            unit.mark_dirty([DirtyRecord("Contact", A, "older_event", T0, None)])
+
+        async with way.running("stream"):
+            await until(lambda: way.inbound.stream_state.status == "live")
+            await way.run(doubt)
+            for wait_s in (FASTEST_S, 2 * FASTEST_S, 4 * FASTEST_S):
+                await way.inbound.sync()
+                assert wait_s * 0.9 < in_s() <= wait_s
+            await way.inbound.repairer.settle("Contact")
+            await way.inbound.sync()
+            assert await way.holes() == []
+            assert in_s() > 3000.0
 
 
 async def test_a_pause_stops_the_timer_and_not_a_request(tmp_path: Path, org: FakeOrg) -> None:
