@@ -1,5 +1,7 @@
 """A short soak: what `make soak` plays for hours. By itself: `pytest -m soak tests/faults/test_soak.py`."""
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,27 @@ SEEDS = 25
 @pytest.mark.timeout(400)
 def test_25_seeds_of_random_edits_commands_and_faults() -> None:
     """Replica equal to the org, changes without holes, one effect and one answer to a command; see soak/__main__.py."""
-    command = [sys.executable, "-m", "tests.faults.soak", "--seeds", str(SEEDS), "--seconds", "1"]
+    command = [sys.executable, "-m", "tests.faults.soak", "--seeds", str(SEEDS), "--seconds", "1", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=390)  # noqa: S603 - our own program
-    assert done.returncode == 0, f"{done.stdout[-20_000:]}\n{done.stderr[-4000:]}"
+    told = json.loads(done.stdout or "{}")
+    assert done.returncode == 0, f"{json.dumps(told.get('failures'), indent=1)[-20_000:]}\n{done.stderr[-4000:]}"
+    assert told["seeds"] == SEEDS
+    assert told["transactions"] > SEEDS
+    assert told["commands"] > SEEDS
+
+
+def test_a_seed_is_the_same_plan_every_time() -> None:
+    """Else a failing seed could not be played again: nothing of a plan hangs on the order of a set."""
+    program = "from tests.faults.soak.plan import plan_of; print([plan_of(seed, 1.0) for seed in range(60)])"
+    plans = {
+        subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-c", program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": order},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for order in ("1", "2")
+    }
+    assert len(plans) == 1

@@ -1,17 +1,23 @@
-"""The soak: `python -m tests.faults.soak --seeds 1000 [--first N] [--jobs 2] [--seconds 1.5]`.
+"""The soak: `python -m tests.faults.soak --seeds 1000 [--first N] [--jobs 2] [--seconds 1.5] [--json]`.
 
 Each seed makes its own random edits, commands and faults, then quiet; afterwards the replica must equal the org record
 by record, the published changes must add up to the replica, every command must have had exactly one effect and one
-answer, and nothing may be left in doubt. Exits 1 if a seed failed, after telling how to play it again.
+answer, whatever may have differed must have been announced, and nothing may be left in doubt. Exits 1 if a seed failed,
+after telling how to play it again.
 """
 
 import argparse
+import json
 import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tests.faults.soak.seed import Outcome, run_seed
 
@@ -22,25 +28,47 @@ def main() -> int:
     """Play the seeds."""
     options = _options()
     began_s = time.monotonic()
-    outcomes: list[Outcome] = []
-    for outcome in _played(options):
-        outcomes.append(outcome)
-        if outcome.problems:
-            _tell(outcome, options)
-        if len(outcomes) % _TELL_EVERY == 0:
-            _say(f"{len(outcomes)} of {options.seeds}, {sum(bool(o.problems) for o in outcomes)} failed")
-    _sum_up(outcomes, time.monotonic() - began_s)
-    return 1 if any(outcome.problems for outcome in outcomes) else 0
+    outcomes = list(_watched(options))
+    summary = _summary(outcomes, time.monotonic() - began_s)
+    if options.json:
+        failures = [_failure(outcome, options) for outcome in outcomes if outcome.problems]
+        _say(json.dumps({**summary, "failures": failures}, ensure_ascii=False))
+    else:
+        _sum_up(summary)
+    return 1 if summary["failed"] else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
     parser.add_argument("--seeds", type=int, default=25, help="how many")
     parser.add_argument("--first", type=int, default=1, help="the first one")
+    parser.add_argument("--seed", type=int, help="this one alone")
     parser.add_argument("--jobs", type=int, default=2, help="at once")
     parser.add_argument("--seconds", type=float, default=1.5, help="of upheaval in each")
     parser.add_argument("--repeat", type=int, default=1, help="play each so often: chance of the machine differs")
-    return parser.parse_args()
+    parser.add_argument("--json", action="store_true", help="one JSON document at the end")
+    options = parser.parse_args()
+    if options.seed is not None:
+        options.first, options.seeds = options.seed, 1
+    return options
+
+
+def _watched(options: argparse.Namespace) -> Iterator[Outcome]:
+    """The outcomes as they come; failures are told at once, progress as the terminal allows."""
+    bar = (TextColumn("seeds"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*bar, TextColumn("{task.fields[failed]} failed"), console=Console(stderr=True)) as progress:
+        on_terminal = progress.console.is_terminal
+        progress.disable = not on_terminal
+        task = progress.add_task("seeds", total=options.seeds * options.repeat, failed=0)
+        failed = 0
+        for count, outcome in enumerate(_played(options), start=1):
+            failed += bool(outcome.problems)
+            progress.update(task, completed=count, failed=failed)
+            if outcome.problems and not options.json:
+                _tell(outcome, options)
+            if count % _TELL_EVERY == 0 and not on_terminal and not options.json:
+                _say(f"{count} of {options.seeds * options.repeat}, {failed} failed")
+            yield outcome
 
 
 def _played(options: argparse.Namespace) -> Iterator[Outcome]:
@@ -52,27 +80,52 @@ def _played(options: argparse.Namespace) -> Iterator[Outcome]:
             yield future.result()
 
 
+def _again(outcome: Outcome, options: argparse.Namespace) -> str:
+    return f"python -m tests.faults.soak --seed {outcome.seed} --seconds {options.seconds}"
+
+
 def _tell(outcome: Outcome, options: argparse.Namespace) -> None:
-    again = f"python -m tests.faults.soak --first {outcome.seed} --seeds 1 --seconds {options.seconds}"
-    _say(f"\n=== seed {outcome.seed} failed after {outcome.took_s:.1f} s; again: {again}")
+    _say(f"\n=== seed {outcome.seed} failed after {outcome.took_s:.1f} s; again: {_again(outcome, options)}")
     _say(outcome.report)
     _say(f"files: {outcome.kept}")
     for problem in outcome.problems:
         _say(f"PROBLEM {problem}")
 
 
-def _sum_up(outcomes: list[Outcome], took_s: float) -> None:
-    failed = sorted(o.seed for o in outcomes if o.problems)
-    figures = Counter[str]()
+def _failure(outcome: Outcome, options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "seed": outcome.seed,
+        "again": _again(outcome, options),
+        "faults": outcome.faults,
+        "problems": outcome.problems,
+        "report": outcome.report.splitlines(),
+        "files": outcome.kept,
+    }
+
+
+def _summary(outcomes: Sequence[Outcome], took_s: float) -> dict[str, Any]:
+    figures, faults = Counter[str](), Counter[str]()
     for outcome in outcomes:
-        figures.update(commits=outcome.commits, changes=outcome.changes, commands=outcome.commands)
-    per_seed_s = sum(o.took_s for o in outcomes) / max(1, len(outcomes))
+        figures.update(transactions=outcome.commits, changes=outcome.changes, commands=outcome.commands)
+        faults.update(outcome.faults)
+    return {
+        "seeds": len(outcomes),
+        "took_s": round(took_s, 1),
+        "seed_s": round(sum(o.took_s for o in outcomes) / max(1, len(outcomes)), 2),
+        **figures,
+        "faults": dict(sorted(faults.items())),
+        "failed": sorted(o.seed for o in outcomes if o.problems),
+    }
+
+
+def _sum_up(summary: dict[str, Any]) -> None:
     _say(
-        f"{len(outcomes)} seeds in {took_s:.0f} s ({per_seed_s:.2f} s each): {figures['commits']} transactions,"
-        f" {figures['changes']} changes, {figures['commands']} commands; {len(failed)} failed"
+        f"{summary['seeds']} seeds in {summary['took_s']:.0f} s ({summary['seed_s']} s each):"
+        f" {summary['transactions']} transactions, {summary['changes']} changes, {summary['commands']} commands,"
+        f" {sum(summary['faults'].values())} kinds of fault; {len(summary['failed'])} failed"
     )
-    if failed:
-        _say(f"failed: {failed}")
+    if summary["failed"]:
+        _say(f"failed: {summary['failed']}")
 
 
 def _say(line: str) -> None:

@@ -6,10 +6,8 @@ It is forked from a process that has everything imported, so that it starts in m
 import asyncio
 import ctypes
 import importlib
-import mmap
 import os
 import signal
-import struct
 import sys
 import time
 from collections.abc import Mapping
@@ -26,6 +24,7 @@ from connector.inbound.snapshot import LoadRules
 from connector.logs import configure_logs
 from connector.salesforce.cometd_watch import CometdLimits
 from connector.settings import load_settings
+from tests.faults.soak.strings import Strings, hold_the_database
 
 # Exit codes: what the runner makes of an end that nobody asked for.
 WAITED_OUT, REFUSED, CRASHED = 75, 76, 77
@@ -97,13 +96,13 @@ _SHORTER: Mapping[str, Mapping[str, Any]] = {
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def main(settings: Path, secrets: Mapping[str, str], clock: Path, log: Path, page_rows: int) -> None:
+def main(settings: Path, secrets: Mapping[str, str], strings: Path, log: Path, page_rows: int) -> None:
     """Be the daemon until told to stop; what ends it otherwise is its exit code.
 
     Args:
         settings: The settings file.
         secrets: The environment.
-        clock: File with how far the clock is off, see `write_offset`.
+        strings: File by which this process is pulled, see `Strings`.
         log: Where the log goes; it is appended to.
         page_rows: Of a query's page, so that small objects have several.
     """
@@ -112,7 +111,9 @@ def main(settings: Path, secrets: Mapping[str, str], clock: Path, log: Path, pag
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
     _scale(page_rows)
-    _set_clock(clock)
+    pulled = Strings(strings)
+    hold_the_database(pulled)
+    _set_clock(pulled)
     loaded = load_settings(settings, environ=secrets, directory=settings.parent)
     configure_logs("json", "info")
     try:
@@ -123,16 +124,6 @@ def main(settings: Path, secrets: Mapping[str, str], clock: Path, log: Path, pag
         _leave(REFUSED, error)
     except BaseException as error:  # noqa: BLE001 - reported by its exit code
         _leave(CRASHED, error)
-
-
-def write_offset(clock: Path, offset_ms: int) -> None:
-    """Set the daemon's clock this far off; a running one sees it at once."""
-    data = struct.pack("<q", offset_ms)
-    if not clock.exists():
-        clock.write_bytes(data)
-        return
-    with clock.open("r+b") as file:
-        file.write(data)
 
 
 async def _run(settings: Any) -> None:
@@ -148,11 +139,9 @@ def _leave(code: int, error: BaseException) -> None:
     os._exit(code)
 
 
-def _set_clock(clock: Path) -> None:
-    with clock.open("rb") as file:
-        offset = mmap.mmap(file.fileno(), 8, prot=mmap.PROT_READ)
+def _set_clock(pulled: Strings) -> None:
     real_ns = time.time_ns
-    time.time_ns = lambda: real_ns() + struct.unpack("<q", offset[:8])[0] * 1_000_000
+    time.time_ns = lambda: real_ns() + pulled.get("clock_ms") * 1_000_000
 
 
 def _scale(page_rows: int) -> None:

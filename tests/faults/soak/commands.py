@@ -3,14 +3,16 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from connector.devorg.commits import Commit, RowChange
 from tests.e2e.watcher import ROOT, Watcher
-from tests.faults.soak.edits import OBJECTS, Editor
+from tests.faults.soak.edits import Editor
+from tests.faults.soak.fields import OBJECTS, values_for
+from tests.faults.soak.malformed import SPOILT, unreadable
 
 REPLIES = "soak/replies"
 FINAL = frozenset({"succeeded", "failed", "conflict", "rejected", "expired", "unknown"})
@@ -37,6 +39,7 @@ class Asked:
     Attributes:
         mark: The text that it writes into its object's marked field; also its correlation.
         command_id: None: it was sent without.
+        heard: The daemon had subscribed when it was sent.
         copies: Messages sent of it.
         results: Payloads of its results as they arrived.
         answer_lost: The connector had to go on without the org's answer to it.
@@ -48,6 +51,7 @@ class Asked:
     body: dict[str, Any]
     command_id: str | None
     valid: bool = True
+    heard: bool = False
     copies: int = 0
     results: list[dict[str, Any]] = field(default_factory=list)
     answer_lost: bool = False
@@ -74,11 +78,15 @@ class Service:
         asked: Everything that was commanded, by mark.
     """
 
-    def __init__(self, watcher: Watcher, editor: Editor, seed: int) -> None:
+    def __init__(self, watcher: Watcher, editor: Editor, seed: int, *, mqtt5: bool, heard: Callable[[], bool]) -> None:
+        """`mqtt5`: the daemon speaks it; `heard`: it has subscribed."""
+        self._heard = heard
         self._watcher = watcher
         self._editor = editor
         self._seed = seed
+        self._mqtt5 = mqtt5
         self._read = 0
+        self._bad = 0
         self.asked: dict[str, Asked] = {}
 
     def command(self, rng: random.Random) -> str:
@@ -97,8 +105,45 @@ class Service:
         self.send(asked)
         return f"again {asked.mark}"
 
+    def malformed(self, rng: random.Random) -> str:
+        """Send what must be refused: with a result where there is enough to answer, else with a report."""
+        name, operation = "Contact", "update"
+        mark = f"mark-{self._seed}-bad-{self._bad}"
+        self._bad += 1
+        command_id = f"soak-{mark}"
+        body = {
+            "command_id": command_id,
+            "correlation": mark,
+            "reply_to": REPLIES,
+            "id": rng.choice(self._editor.live(name) or ["003000000000000AAA"]),
+            "fields": {MARKED[name]: mark},
+        }
+        topic = f"{ROOT}/command/{name}/{operation}"
+        match rng.randrange(4):
+            case 0:
+                self._watcher.send(topic, unreadable(rng, body), wait=False)
+                return f"unreadable {mark}"
+            case 1:
+                self._watcher.send(
+                    rng.choice((f"{ROOT}/command/{name}/explode", f"{ROOT}/command/NoSuch/{operation}")),
+                    body,
+                    wait=False,
+                )
+                return f"elsewhere {mark}"
+            case 2 if self._mqtt5:
+                # Which a subscriber of MQTT 3.1.1 cannot tell from any other as long as it is connected.
+                self._watcher.send(topic, body, retain=True, wait=False)
+                return f"retained {mark}"
+            case _:
+                kind = rng.randrange(len(SPOILT))
+                asked = Asked(mark, name, operation, dict(SPOILT[kind](body)), command_id, valid=False)
+                self.asked[mark] = asked
+                self.send(asked)
+                return f"spoilt {kind}: {asked}"
+
     def send(self, asked: Asked, copies: int = 1) -> None:
         """Put it on the mesh; the client sends it again by itself if the link breaks."""
+        asked.heard = asked.heard or self._heard()
         for _ in range(copies):
             asked.copies += 1
             self._watcher.send(f"{ROOT}/command/{asked.object}/{asked.operation}", asked.body, wait=False)
@@ -138,6 +183,8 @@ class Service:
             body["fields"] = self._fields(rng, name, operation, mark)
         if operation == "update":
             body["on_conflict"] = rng.choice(("merge", "merge", "reject", "overwrite"))
+            if rng.random() < 0.3 and (base := self._base(rng, name, body["id"])):
+                body["base"] = base
         if rng.random() < 0.05:
             soon = datetime.now(UTC) + timedelta(milliseconds=rng.randint(1, 500))
             body["expires_at"] = soon.isoformat().replace("+00:00", "Z")
@@ -146,10 +193,18 @@ class Service:
             body["fields"]["NoSuchField"] = 1
         return Asked(mark, name, operation, body, command_id, valid)
 
+    def _base(self, rng: random.Random, name: str, record_id: str) -> dict[str, Any] | None:
+        """A state of the record that a service may have seen, not always the newest."""
+        if rng.random() < 0.5:
+            stamps = [row["LastModifiedDate"] for row in self._editor.rows(name) if row["Id"] == record_id]
+            return {"last_modified": stamps[0]} if stamps else None
+        told = self._watcher.messages(f"{ROOT}/change/{name}/+/{record_id}")
+        return {"version": rng.choice(told).json["data"]["version"]} if told else None
+
     def _fields(self, rng: random.Random, name: str, operation: str, mark: str) -> dict[str, Any]:
         fields: dict[str, Any] = {MARKED[name]: mark}
         if operation != "update":
-            needed = self._editor.values(rng, name, creating=True)
+            needed = values_for(rng, self._editor, name, creating=True)
             fields = {**needed, **fields}
         elif rng.random() < 0.5:
             fields[_SHARED[name]] = f"{mark} {rng.randrange(10)}"
@@ -195,6 +250,8 @@ def wrong_accounts(
     overwritten = _overwritten(commits)
     for one in asked.values():
         if one.operation != "delete" and (one.command_id or not doubled):
+            if one.final is None and one.heard and not doubled:
+                yield f"{one}: the daemon had subscribed, and there is no answer"
             yield from _wrong(one, by_mark.get(one.mark, []), asked, overwritten=one.mark in overwritten)
     yield from _wrong_deletes(asked, commits, live)
     yield from (f"{mark}: written by no command" for mark in by_mark if mark not in asked)

@@ -13,7 +13,7 @@ from connector.devorg.events.changes import OVERFLOW_ID, event_header
 from connector.devorg.objects.residents import FIRST_EDITOR_ID
 from tests.e2e.watcher import ROOT
 from tests.faults.soak import orders
-from tests.faults.soak.edits import OBJECTS
+from tests.faults.soak.fields import OBJECTS
 from tests.faults.soak.world import World
 
 _HOUR_S = 3600
@@ -63,7 +63,8 @@ class Upheaval:
             world.note(f"released {key[:8]}")
         world.wire.restore()
         if rng.random() < 0.5:
-            world.daemon.set_clock(0)
+            world.daemon.pull("clock_ms", 0)
+        world.daemon.pull("dies_in", 0)
         self._say("control/resume")
         context.bus.wake()
         world.daemon.start()
@@ -101,7 +102,8 @@ class Upheaval:
 
     def _edited(self, rng: random.Random, **how: Any) -> str:
         done = self._world.editor.edit(rng, **how)
-        self._world.needs |= done.needs
+        for verb, names in done.needs.items():
+            self._world.needs.setdefault(verb, set()).update(names)
         if done.held is not None:
             self._held.append(done.held)
         return done.line
@@ -110,6 +112,9 @@ class Upheaval:
 
     def _command(self, rng: random.Random) -> str:
         return self._world.service.command(rng)
+
+    def _malformed(self, rng: random.Random) -> str:
+        return self._world.service.malformed(rng)
 
     def _repeat(self, rng: random.Random) -> str:
         return self._world.service.repeat(rng)
@@ -160,8 +165,23 @@ class Upheaval:
             return "was set a moment ago"
         self._clock_set_s = now_s
         offset_ms = rng.choice((0, 1, -1, 3, -3, 7)) * rng.choice((_HOUR_S, 7)) * 1000
-        self._world.daemon.set_clock(offset_ms)
+        self._world.daemon.pull("clock_ms", offset_ms)
         return f"{offset_ms / 1000:+} s"
+
+    def _dies(self, rng: random.Random) -> str:
+        """SIGKILL just before or just after one of the next commits."""
+        commits, after = rng.randint(1, 12), rng.random() < 0.5
+        self._world.daemon.pull("dies_after", after)
+        self._world.daemon.pull("dies_in", commits)
+        return f"{'after' if after else 'before'} commit {commits}"
+
+    def _disk_full(self, rng: random.Random) -> str:
+        self._world.daemon.pull("disk_full", 1)
+        self._soon(rng.uniform(0.05, 0.6), self._room_again)
+        return ""
+
+    async def _room_again(self) -> None:
+        self._world.daemon.pull("disk_full", 0)
 
     def _locked(self, rng: random.Random) -> str:
         self._soon(0.0, lambda: self._keep_locked(rng.uniform(0.05, 0.7)))
@@ -281,6 +301,7 @@ class Upheaval:
 
     def _replay(self, rng: random.Random) -> str:
         context = self._world.org.ctx
+        self._world.events_lost = True
         self._soon(rng.uniform(0.0, 0.2), self._dropped_stream)
         match rng.randrange(3):
             case 0 if not self._reset:
@@ -301,6 +322,8 @@ class Upheaval:
         kind = rng.choice(("GAP_CREATE", "GAP_UPDATE", "GAP_DELETE", "GAP_UNDELETE", "GAP_OVERFLOW", "UPDATE"))
         ids = [row["Id"] for row in self._world.editor.rows(name)]
         bus = self._world.org.ctx.bus
+        if kind in ("GAP_OVERFLOW", "UPDATE") and self._world.position() is not None:
+            self._world.whole.add(name)
         if kind == "GAP_OVERFLOW":
             bus.emit_without_body(name, kind, (OVERFLOW_ID,))
         elif kind == "UPDATE":
@@ -350,6 +373,8 @@ class Upheaval:
         seconds = rng.choice((1, 1, 2, 5, 61, -3, _HOUR_S, 3 * _HOUR_S, 25 * _HOUR_S, 4 * 24 * _HOUR_S))
         if self._held and abs(seconds) > _HOUR_S // 60:
             return "stays: a transaction is open"  # none of the org's lasts that long
+        self._world.events_lost |= seconds > 24 * _HOUR_S  # the retention window is three days
+        self._world.clock_went_back |= seconds < 0
         self._world.org.ctx.org.advance(seconds)
         self._world.org.ctx.bus.wake()
         return f"{seconds:+} s"
@@ -357,12 +382,13 @@ class Upheaval:
     def _schema(self, rng: random.Random) -> str:
         """Fields come and go; nothing tells of the values of one that went."""
         schema, now_ms = self._world.org.ctx.schema, self._world.org.ctx.clock.now_ms()
-        self._world.needs.add("verify")
         if self._fields and rng.random() < 0.4:
             name, field = self._fields.pop(rng.randrange(len(self._fields)))
             schema.remove_field(name, field, now_ms)
+            self._world.needs.setdefault("verify", set()).add(name)
             return f"{name}.{field} is gone"
         name, field = rng.choice(OBJECTS[:4]), f"Extra{len(self._fields)}_{rng.getrandbits(16)}__c"
+        self._world.needs.setdefault("verify", set()).add(name)
         schema.add_field(name, {"name": field, "type": "string", "length": 80}, now_ms)
         self._fields.append((name, field))
         editor = self._world.editor

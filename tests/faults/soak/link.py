@@ -9,10 +9,11 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_CONNECT, _PUBLISH, _PUBACK = 1, 3, 4
+_CONNECT, _PUBLISH, _PUBACK, _SUBACK = 1, 3, 4, 9
 _MQTT5 = 5
 _CHUNK_BYTES = 65_536
 
+_Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Take = Callable[[int, int, bytes], None]
 """Gets a packet: its type, flags and body."""
 
@@ -36,6 +37,7 @@ class Wire:
     Attributes:
         sent: Every PUBLISH of the daemon in the order of the wire.
         delay_s: Each piece waits so long.
+        subscribed: The broker has taken the daemon's subscriptions at least once.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -48,6 +50,7 @@ class Wire:
         self.port = 0
         self.sent: list[Sent] = []
         self.delay_s = 0.0
+        self.subscribed = False
 
     async def start(self) -> None:
         """Listen; on the same port every time."""
@@ -66,7 +69,8 @@ class Wire:
     def cut(self) -> None:
         """Break every connection; what is on its way is lost."""
         for flow in self._flows:
-            flow.cancel()
+            if not flow.cancelling():
+                flow.cancel()
 
     def silence(self) -> None:
         """Half-open from now on: connections stand, nothing passes."""
@@ -82,25 +86,28 @@ class Wire:
         assert flow is not None
         self._flows.add(flow)
         try:
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
-        except OSError:
-            writer.transport.abort()
-            self._flows.discard(flow)
-            return
-        meter = _Meter(self.sent)
-        up = asyncio.create_task(self._pass(reader, far_writer, meter.up))
-        down = asyncio.create_task(self._pass(far_reader, writer, meter.down))
-        try:
-            await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            flow.uncancel()
+            # Cut, or nobody there.
+            with contextlib.suppress(asyncio.CancelledError, OSError):
+                far_reader, far_writer = await asyncio.open_connection(*self._target)
+                await self._both_ways((reader, writer), (far_reader, far_writer))
         finally:
-            up.cancel()
-            down.cancel()
-            await asyncio.wait((up, down))
             writer.transport.abort()
-            far_writer.transport.abort()
             self._flows.discard(flow)
+
+    async def _both_ways(self, near: _Ends, far: _Ends) -> None:
+        meter = _Meter(self.sent, self._subscribed)
+        ways = (self._pass(near[0], far[1], meter.up), self._pass(far[0], near[1], meter.down))
+        passing = [asyncio.create_task(way) for way in ways]
+        try:
+            await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in passing:
+                way.cancel()
+            await asyncio.wait(passing)
+            far[1].transport.abort()
+
+    def _subscribed(self) -> None:
+        self.subscribed = True
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frames: "_Frames") -> None:
         with contextlib.suppress(OSError):
@@ -116,8 +123,9 @@ class Wire:
 class _Meter:
     """Reads along on one connection."""
 
-    def __init__(self, sent: list[Sent]) -> None:
+    def __init__(self, sent: list[Sent], subscribed: Callable[[], None]) -> None:
         self._sent = sent
+        self._subscribed = subscribed
         self._waiting: dict[int, Sent] = {}
         self._mqtt5 = False
         self.up = _Frames(self._upward)
@@ -144,6 +152,8 @@ class _Meter:
             sent = self._waiting.pop(int.from_bytes(body[:2]), None)
             if sent is not None:
                 sent.acknowledged = True
+        elif kind == _SUBACK:
+            self._subscribed()
 
 
 class _Frames:

@@ -8,7 +8,7 @@ from typing import Any
 from connector.devorg.admin.seed import Seed
 from connector.devorg.settings import OrgSettings
 from tests.faults.soak.commands import KEY, KEYED, MARKED
-from tests.faults.soak.edits import FIELDS, OBJECTS
+from tests.faults.soak.fields import FIELDS, FORMULAS, OBJECTS
 
 # Kind -> how often.
 _STEPS: Mapping[str, int] = {
@@ -21,11 +21,13 @@ _STEPS: Mapping[str, int] = {
     "silent": 2,
     "command": 26,
     "repeat": 3,
+    "malformed": 3,
     "control": 1,
 }
 # Faults that may be chosen for a seed; each seed has some of them, often.
 _FAULTS: tuple[str, ...] = (
     "kill",
+    "dies",
     "terminate",
     "broker",
     "broker_forgets",
@@ -51,9 +53,13 @@ _FAULTS: tuple[str, ...] = (
     "clock",
     "schema",
     "locked",
+    "disk_full",
     "pause",
 )
-_MOST_FAULTS = 5
+# Each has its turn, so that 25 consecutive seeds have nearly every fault; chance adds others.
+_IN_TURN = 2
+_MOST_MORE = 4
+_WITHOUT = 0.08
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,17 +116,25 @@ def plan_of(seed: int, seconds: float) -> Plan:
     """The plan of a seed whose upheaval takes so many seconds."""
     rng = random.Random(seed)
     variant = _variant(rng)
-    faults = tuple(rng.sample(_FAULTS, rng.randint(0, _MOST_FAULTS)))
+    turn = _turn(rng, seed)
+    more = rng.sample(_FAULTS, rng.randint(0, _MOST_MORE)) if turn else []
+    faults = tuple(dict.fromkeys(turn + more))
     pace_s = rng.choice((0.005, 0.02, 0.06))
     share = rng.uniform(0.1, 0.4) if faults else 0.0
-    steps: list[Step] = []
+    steps = [Step(rng.uniform(0.1, 0.8) * seconds, fault, rng.getrandbits(48)) for fault in turn]
     usual = {kind: weight for kind, weight in _STEPS.items() if variant.silent or kind != "silent"}
     at_s = 0.0
     while (at_s := at_s + rng.expovariate(1 / pace_s)) < seconds:
         fault = rng.random() < share * min(1.0, pace_s / 0.02)
         kind = rng.choice(faults) if fault else rng.choices(list(usual), list(usual.values()))[0]
         steps.append(Step(at_s, kind, rng.getrandbits(48)))
-    return Plan(seed, variant, faults, tuple(steps))
+    return Plan(seed, variant, faults, tuple(sorted(steps, key=lambda step: step.at_s)))
+
+
+def _turn(rng: random.Random, seed: int) -> list[str]:
+    if rng.random() < _WITHOUT:
+        return []
+    return [_FAULTS[(_IN_TURN * seed + number) % len(_FAULTS)] for number in range(_IN_TURN)]
 
 
 def _variant(rng: random.Random) -> Variant:
@@ -177,9 +191,10 @@ def _events(rng: random.Random) -> dict[str, Any]:
 def _settings(rng: random.Random) -> dict[str, dict[str, Any]]:
     everything = rng.random() < 0.25
     objects: dict[str, dict[str, Any]] = {}
-    interval = rng.choice(("300ms", "1h", "1h"))
+    interval = rng.choice(("300ms", "1h", "1h", "1h"))
     for name in OBJECTS:
         fields = ["Name", *FIELDS[name], MARKED[name], *([KEY] if name == KEYED else [])]
+        fields += [FORMULAS[name]["name"]] if name in FORMULAS else []
         fields += ["CreatedDate", "LastModifiedDate", "LastModifiedById"] if rng.random() < 0.5 else []
         objects[name] = {"fields": "all" if everything else list(dict.fromkeys(fields)), "poll_interval": interval}
     objects[KEYED]["external_id"] = KEY

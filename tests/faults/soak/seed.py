@@ -16,8 +16,9 @@ import orjson
 from tests.e2e.watcher import ROOT
 from tests.faults.soak import verdict
 from tests.faults.soak.commands import body_of
-from tests.faults.soak.edits import OBJECTS, Editor
+from tests.faults.soak.edits import Editor
 from tests.faults.soak.faults import Upheaval
+from tests.faults.soak.fields import OBJECTS
 from tests.faults.soak.plan import Plan, plan_of
 from tests.faults.soak.world import World
 
@@ -88,7 +89,7 @@ class _Player:
         self._plan = plan
         self._directory = directory
         self._rng = random.Random(plan.seed + 1)
-        self.world = World(directory, plan.seed, plan.variant)
+        self.world = World(directory, plan.seed, plan.variant, verdict.missed)
         self._counts = (0, 0, 0)
 
     async def play(self) -> Sequence[str]:
@@ -110,7 +111,7 @@ class _Player:
             await asyncio.sleep(max(0.0, began_s + step.at_s - time.monotonic()))
             await upheaval.step(step.kind, random.Random(step.seed))
         await upheaval.end(self._rng)
-        world.note(f"quiet; needs {sorted(world.needs)}")
+        world.note(f"quiet; needs { {verb: sorted(names) for verb, names in world.needs.items()} }")
         left = await self._converged(world)
         if not left:
             left = await self._lives(world)
@@ -133,8 +134,9 @@ class _Player:
             for asked in world.service.open():
                 if asked.command_id:
                     world.service.send(asked)
-            for verb in sorted(world.needs):
-                world.watcher.send(f"{ROOT}/control/{verb}", {"reply_to": "soak/help"}, wait=False)
+            for verb, names in sorted(world.needs.items()):
+                body = {"reply_to": "soak/help", "objects": sorted(names)}
+                world.watcher.send(f"{ROOT}/control/{verb}", body, wait=False)
 
         left = await self._wait(lambda: verdict.unsettled(world), QUIET_S, again=again)
         world.note("settled" if not left else f"not settled: {left[0]}")

@@ -2,16 +2,16 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from connector.devorg.events.layout import ABSENT_FIELDS
+from connector.model.times import to_iso, to_ms
 from tests.e2e.replica import OWN_COLUMNS
 from tests.e2e.watcher import ROOT
 from tests.faults.soak.commands import wrong_accounts
-from tests.faults.soak.edits import OBJECTS
-from tests.faults.soak.link import Sent
-from tests.faults.soak.world import World
+from tests.faults.soak.fields import OBJECTS
+from tests.faults.soak.world import Missed, World
 
 _CHANGE = f"{ROOT}/change/"
 _HOLE = f"{ROOT}/hole/"
@@ -70,8 +70,13 @@ def _unsettled(world: World) -> Iterator[str]:
             yield f"{what}: {len(rows)}, {rows[:3]}"
     if not world.replica.loaded(OBJECTS):
         yield "not everything is loaded"
+    position, newest = world.position(), world.org.ctx.bus.latest_id()
+    if position is not None and position < newest:
+        yield f"events to come: behind {position}, up to {newest}"  # they may tell of what was purged since
     waiting = world.service.open()
-    answered = [a for a in waiting if a.command_id or _stored(world, a.mark)]
+    answered = [
+        a for a in waiting if a.command_id or (a.heard and not world.restarted_broker) or _stored(world, a.mark)
+    ]
     if answered:
         yield f"commands without an answer: {len(answered)}, {answered[0]}"
     if not world.forgetful:
@@ -216,9 +221,12 @@ def _diff(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _holes(world: World) -> Iterator[str]:
-    stored = world.replica.rows("SELECT object, reason, closed_at FROM hole ORDER BY id")
-    if world.positions_refused and not any(hole["reason"] == "replay_id_lost" for hole in stored):
-        yield "the org did not know the position any more, and no hole was opened"
+    """Whatever interval may have differed was announced, and all of them are over."""
+    stored = world.replica.rows('SELECT object, "from", reason, opened_at, closed_at FROM hole ORDER BY id')
+    yield from _unannounced(world, [hole for hole in stored if hole["reason"] == "replay_id_lost"])
+    if not world.events_lost:
+        for name in world.whole - {hole["object"] for hole in stored}:
+            yield f"an event said that any {name} may differ, and no hole was opened"
     told: dict[str, list[Mapping[str, Any]]] = {}
     for sent in world.wire.sent:
         if sent.topic.startswith(_HOLE) and sent.acknowledged and sent.payload:
@@ -231,6 +239,35 @@ def _holes(world: World) -> Iterator[str]:
             yield f"the last word on {hole['object']} is an open hole"
 
 
-def recent(sent: Iterable[Sent], count: int) -> list[str]:
-    """The last publications, for a failing seed."""
-    return [f"{s.topic} {s.payload[:160]!r}{'' if s.acknowledged else ' (unacknowledged)'}" for s in sent][-count:]
+def _unannounced(world: World, lost: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The org did not know the position: every object has a hole, which holds the changes missed until then."""
+    for name in OBJECTS if world.refusals else ():
+        if not any(hole["object"] == name for hole in lost):
+            yield f"the org did not know the position any more, and no hole of {name} was opened"
+    for refusal in world.refusals if not world.clock_went_back else ():
+        # One that the daemon did not live to hear of is told to the next one, which may have asked by query before.
+        for change in refusal.missed if refusal.start == world.daemon.starts else ():
+            holes = [hole for hole in lost if hole["object"] == change.object]
+            inside = any(to_ms(hole["from"]) // 1000 * 1000 <= change.changed_ms for hole in holes)
+            if holes and not inside and not _found_before(world, refusal.version, change, holes[-1]["opened_at"]):
+                yield f"{change.id} was changed at {to_iso(change.changed_ms)}, and no hole reaches back to that"
+
+
+def _found_before(world: World, version: int, change: Missed, opened_at: str) -> bool:
+    """Whether a query on its way when the position was refused brought the change before the hole was opened."""
+    statement = (
+        "SELECT count(*) FROM change WHERE id = ? AND version > ? AND origin IN ('poll', 'repair') AND applied_at <= ?"
+    )
+    return bool(world.replica.value(statement, change.id, version, opened_at))
+
+
+def missed(world: World) -> tuple[Missed, ...]:
+    """The records that the replica has not right at this moment, but for those of which no event tells."""
+    blind = frozenset[str]().union(*world.needs.values())
+    ours = {name: world.replica.records(name) for name in OBJECTS if name not in blind}
+    return tuple(
+        Missed(name, theirs["Id"], to_ms(theirs["SystemModstamp"]))
+        for name, rows in ours.items()
+        for theirs in world.editor.rows(name)
+        if any(_differs(name, theirs, rows.get(theirs["Id"])))
+    )

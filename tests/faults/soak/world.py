@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import multiprocessing
+import signal
 import time
-from collections.abc import Iterable, Mapping
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,20 +19,24 @@ from connector.devorg.commits import Commit
 from connector.devorg.events.bus import EventBus
 from connector.devorg.records.ledger import Ledger
 from connector.devorg.server import DevOrg
+from connector.errors import StoreFull
 from tests.broker import ProcessBroker
 from tests.e2e.processes import toml
 from tests.e2e.replica import ReplicaFile
 from tests.e2e.watcher import Watcher
 from tests.faults.soak import child
 from tests.faults.soak.commands import Service
-from tests.faults.soak.edits import OBJECTS, Editor
+from tests.faults.soak.edits import Editor
+from tests.faults.soak.fields import FORMULAS, OBJECTS
 from tests.faults.soak.link import Wire
 from tests.faults.soak.plan import Variant
+from tests.faults.soak.strings import Name, Strings
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload([child.__name__])
 _RESTART_S = 0.03
 _LAST_LINES = 12
+_MOST_REFUSALS = 10
 
 
 class RecordingLedger(Ledger):
@@ -64,6 +71,8 @@ class Daemon:
     Attributes:
         exits: Ends that nobody asked for.
         log: What all its runs have logged.
+        pulled: Strings that were pulled, see `strings.py`.
+        starts: How often it was started.
     """
 
     def __init__(
@@ -74,13 +83,15 @@ class Daemon:
         self._settings.write_text(toml(settings), encoding="utf-8")
         self._secrets = dict(secrets)
         self._page_rows = page_rows
-        self._clock = directory / "clock"
+        self._strings_file = directory / "strings"
+        self._strings = Strings(self._strings_file)
         self._process: BaseProcess | None = None
         self._wanted = False
         self._log_start = 0
         self.log = directory / "daemon.log"
         self.exits: list[Exit] = []
-        child.write_offset(self._clock, 0)
+        self.pulled: set[Name] = set()
+        self.starts = 0
 
     @property
     def alive(self) -> bool:
@@ -92,7 +103,8 @@ class Daemon:
         self._wanted = True
         if not self.alive:
             self._log_start = self.log.stat().st_size if self.log.exists() else 0
-            arguments = (self._settings, self._secrets, self._clock, self.log, self._page_rows)
+            arguments = (self._settings, self._secrets, self._strings_file, self.log, self._page_rows)
+            self.starts += 1
             self._process = _FORKS.Process(target=child.main, args=arguments, daemon=True)
             self._process.start()
 
@@ -117,9 +129,10 @@ class Daemon:
             await asyncio.sleep(0.01)
         return self._process.exitcode
 
-    def set_clock(self, offset_ms: int) -> None:
-        """Set its clock this far off."""
-        child.write_offset(self._clock, offset_ms)
+    def pull(self, name: Name, value: int) -> None:
+        """Pull one of its strings; it stays so over restarts."""
+        self.pulled.add(name)
+        self._strings.pull(name, value)
 
     async def keep_up(self) -> None:
         """Start it again whenever it has ended by itself; does not end."""
@@ -131,8 +144,17 @@ class Daemon:
                 self.start()
 
     def unexpected(self) -> list[Exit]:
-        """Ends other than those of a start that the org or the database does not allow now."""
-        return [e for e in self.exits if e.code != child.WAITED_OUT or e.at_work]
+        """Ends other than those pulled, and those of a start that the org or the database does not allow now."""
+        return [e for e in self.exits if not self._explained(e)]
+
+    def _explained(self, end: Exit) -> bool:
+        match end.code:
+            case child.WAITED_OUT:
+                return not end.at_work
+            case child.REFUSED:
+                return "disk_full" in self.pulled and StoreFull.__name__ in end.words
+            case code:
+                return "dies_in" in self.pulled and code == -signal.SIGKILL
 
     def last_words(self) -> str:
         """The end of its log."""
@@ -147,17 +169,49 @@ class Daemon:
             return log.read().decode(errors="replace")
 
 
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A record that the replica has not right, and when it was changed last, in milliseconds by the org's clock."""
+
+    object: str
+    id: str
+    changed_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A position that the org did not know any more.
+
+    Attributes:
+        start: The daemon's, counted.
+        version: The replica's by then.
+        missed: What was not right by then.
+    """
+
+    start: int
+    version: int
+    missed: Sequence[Missed]
+
+
+LookForMissed = Callable[["World"], Sequence[Missed]]
+
+
 class World:
     """All parts, started and ended together.
 
     Attributes:
         forgetful: The broker was killed or lost its memory: what it had acknowledged may never have been delivered.
         restarted_broker: It was away, in whatever way.
-        positions_refused: Replay ids that the org did not know any more, once everything was loaded.
-        needs: What must be asked of the daemon before the replica can be expected to be equal.
+        refusals: When the org did not know the daemon's position any more, once everything was loaded.
+        events_lost: The org gave up events, or may have.
+        clock_went_back: The org's, so that its stamps tell no order.
+        whole: Objects of which the stream said that any record may differ, and would say so again until it is heard.
+        needs: What must be asked of the daemon before the replica can be expected to be equal, and of which objects.
     """
 
-    def __init__(self, directory: Path, seed: int, variant: Variant) -> None:
+    def __init__(self, directory: Path, seed: int, variant: Variant, missed: LookForMissed) -> None:
+        """`missed`: tells what a `Refusal` holds, at that moment."""
+        self._missed = missed
         self._directory = directory
         self._seed = seed
         self._variant = variant
@@ -166,10 +220,13 @@ class World:
         self.org = DevOrg(directory / "org", settings=variant.org)
         self.broker = ProcessBroker(directory / "broker")
         self.replica = ReplicaFile(directory / "daemon" / "salesforce.db")
-        self.needs: set[str] = set()
+        self.needs: dict[str, set[str]] = {}
         self.forgetful = False
         self.restarted_broker = False
-        self.positions_refused = 0
+        self.refusals: list[Refusal] = []
+        self.events_lost = False
+        self.clock_went_back = False
+        self.whole: set[str] = set()
         self.trace: list[str] = []
         self.wire: Wire
         self.editor: Editor
@@ -177,6 +234,13 @@ class World:
         self.watcher: Watcher
         self.service: Service
         self.ledger: RecordingLedger
+
+    def position(self) -> int | None:
+        """The newest event that the daemon has applied; None: it goes by new events alone, or is not at work yet."""
+        if not self.replica.loaded(OBJECTS):
+            return None
+        stored = self.replica.rows("SELECT value FROM cursor WHERE name LIKE 'stream:%' AND value IS NOT NULL")
+        return int(b64decode(json.loads(stored[0]["value"])["replay_id"])) if stored else None
 
     def note(self, line: str) -> None:
         """A line of the trace."""
@@ -192,7 +256,13 @@ class World:
             await self.wire.start()
             stack.push_async_callback(self.wire.stop)
             self.watcher = stack.enter_context(Watcher(self.broker.host, self.broker.port))
-            self.service = Service(self.watcher, self.editor, self._seed)
+            self.service = Service(
+                self.watcher,
+                self.editor,
+                self._seed,
+                mqtt5=self._variant.settings["mqtt"]["protocol"] == "5",
+                heard=lambda: self.wire.subscribed,
+            )
             self.daemon = Daemon(self._directory / "daemon", self._settings(), self._secrets(), self._variant.page_rows)
             stack.callback(self.daemon.kill)
             keeper = asyncio.create_task(self.daemon.keep_up(), name="soak.keeper")
@@ -208,6 +278,8 @@ class World:
     async def _set_up_org(self) -> None:
         context = self.org.ctx
         context.schema.select(*OBJECTS)
+        for name, field in FORMULAS.items():
+            context.schema.add_field(name, field, context.clock.now_ms())
         for name, value in self._variant.events.items():
             setattr(context.event_options, name, value)
         context.org.options.insert_delete_events = self._variant.insert_delete_events
@@ -223,7 +295,8 @@ class World:
 
         def valid(replay_id: int) -> bool:
             good = known(replay_id)
-            self.positions_refused += not good and self.replica.loaded(OBJECTS)
+            if not good and len(self.refusals) < _MOST_REFUSALS and self.replica.loaded(OBJECTS):
+                self.refusals.append(Refusal(self.daemon.starts, self.replica.last_version(), self._missed(self)))
             return good
 
         bus.valid = valid  # type: ignore[method-assign]  # looked over the shoulder
