@@ -87,8 +87,12 @@ async def test_nothing_is_read_before_the_first_load_is_complete(tmp_path: Path,
         async with way.running("repair"):
             way.inbound.repairer.wake()
             await loaded(way)
-            await until(lambda: org.calls["retrieve"] == 1)
-        assert await way.dirty() == {}
+
+            async def settled() -> bool:
+                return await way.dirty() == {}
+
+            await until(settled)
+        assert org.calls["retrieve"] == 1
 
 
 async def test_a_comparison_finds_what_nothing_told(tmp_path: Path, org: FakeOrg) -> None:
