@@ -9,6 +9,7 @@ from typing import Any, Literal
 import structlog
 
 from connector.inbound.apply import Applied, Applying
+from connector.inbound.backlog import Backlog
 from connector.inbound.catalog import Catalog
 from connector.inbound.fence import Fences, Memory
 from connector.inbound.poll import Poller, PollRules
@@ -87,7 +88,8 @@ class Inbound:
         )
         streaming = source is not None and rules.stream is not None
         subscribed = asyncio.Event()
-        self.poller = Poller(tools, rules.poll, subscribed=subscribed)
+        self.backlog = Backlog(now_ms)
+        self.poller = Poller(tools, rules.poll, subscribed=subscribed, backlog=self.backlog)
         self.repairer = Repairer(tools, rules.repair)
         self.loader = Loader(
             tools, rules.load, subscribed=subscribed, progress=outlets.progress, on_loaded=self._loaded
@@ -101,7 +103,9 @@ class Inbound:
                 holes=self.poller.hole_opened,
                 doubt=self.repairer.wake,
             )
-            self.stream = StreamLoop(tools, source, rules.stream, listeners, subscribed=subscribed)
+            self.stream = StreamLoop(
+                tools, source, rules.stream, listeners, subscribed=subscribed, backlog=self.backlog
+            )
         if not streaming:
             subscribed.set()
             self.poller.stream_is(healthy=False, expected=False)

@@ -14,6 +14,7 @@ import structlog
 
 from connector.errors import ConnectorError, LinkDown, OrgRefused, PoisonError, TransientError
 from connector.inbound.apply import Applied, apply_reads
+from connector.inbound.backlog import Backlog
 from connector.inbound.catalog import SpecChanged
 from connector.inbound.decode import NOT_STREAMED
 from connector.inbound.fence import ReadFence
@@ -109,11 +110,12 @@ class _Reading:
 class Poller:
     """One job, and `sync_now` for those who cannot wait."""
 
-    def __init__(self, tools: Tools, rules: PollRules, *, subscribed: asyncio.Event) -> None:
-        """`subscribed` is set once the stream is."""
+    def __init__(self, tools: Tools, rules: PollRules, *, subscribed: asyncio.Event, backlog: Backlog) -> None:
+        """`subscribed` is set once the stream is; its backlog goes first."""
         self._tools = tools
         self._rules = rules
         self._subscribed = subscribed
+        self._backlog = backlog
         self._wake = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._urgent: set[str] = set()
@@ -173,6 +175,7 @@ class Poller:
                 await self._subscribed.wait()
         kind: RoundKind = "catch_up"
         while True:
+            await self._backlog.worked_off()
             due = () if self._paused else self._due()
             failed_s = await self._round(kind, due) if due else None
             kind = "poll"

@@ -25,6 +25,7 @@ from connector.errors import (
     UndecodableEvent,
 )
 from connector.inbound.apply import Applied, DecodedEvent, apply_events
+from connector.inbound.backlog import Backlog
 from connector.inbound.batch import Buffer, in_order, quoted
 from connector.inbound.catalog import SpecChanged
 from connector.inbound.decode import decode, salvage
@@ -121,12 +122,14 @@ class StreamLoop:
         listeners: StreamListeners,
         *,
         subscribed: asyncio.Event,
+        backlog: Backlog,
     ) -> None:
         """`subscribed` is set at the first subscription, for those who must come after it."""
         self._tools = tools
         self._source = source
         self._rules = rules
         self._subscribed = subscribed
+        self._backlog = backlog
         self._tell = listeners
         self._paused = asyncio.Event()
         self._resumed = asyncio.Event()
@@ -186,6 +189,7 @@ class StreamLoop:
         finally:
             pump.cancel()
             await asyncio.wait((pump,))
+            self._backlog.ended()
         if not pump.cancelled():
             pump.result()
 
@@ -197,6 +201,7 @@ class StreamLoop:
                 if isinstance(item, Subscribed):
                     await self._live(item)
                 else:
+                    self._backlog.received(len(item))
                     await buffer.put(item)
         finally:
             buffer.close()
@@ -209,6 +214,7 @@ class StreamLoop:
         log.info("stream.subscribed", channel=self._rules.channel, position=position)
         self._enter("live")
         self.state.last_error = None
+        self._backlog.subscribed(resumed=subscribed.position is not None)
         self._subscribed.set()
         await self._report(None)
         if subscribed.position is None:
@@ -249,6 +255,7 @@ class StreamLoop:
             except SpecChanged:
                 continue
             self._event_ms = position.event_ms
+            self._backlog.applied(len(batch), position.event_ms)
             self._after(batch, decoded, applied)
             return
         raise SpecChanged("descriptions keep changing")
