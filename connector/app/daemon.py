@@ -10,7 +10,7 @@ import structlog
 
 from connector.app.actions import control_actions
 from connector.app.indexing import keep_indexed
-from connector.app.looking import CountedAnswers, metrics_jobs, metrics_of
+from connector.app.looking import CountedAnswers, metrics_jobs, metrics_of, page_jobs
 from connector.app.org import Org, change_source, opened_org, wall_clock_ms
 from connector.app.reports import Observer, freshness_of, round_messages
 from connector.app.rules import inbound_rules, milliseconds, outbound_rules, query_rules
@@ -259,6 +259,7 @@ class Daemon:
                 "store.indexes": partial(keep_indexed, self._database, self._settings.synced),
                 "store.queued_commands": self._queued_commands,
                 **metrics_jobs(self._settings, self._metrics, self._readers, self._observer.observe, self._troubles),
+                **page_jobs(self._settings, self._health),
             },
         )
 

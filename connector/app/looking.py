@@ -1,17 +1,20 @@
-"""How the daemon shows itself beside the mesh: metrics."""
+"""How the daemon shows itself beside the mesh: metrics, and the page."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version as distribution_version
 from typing import Any
 
-from connector.app.org import Org
+from connector.app.org import Org, wall_clock_ms
+from connector.app.page import own_word, run_page
 from connector.app.supervise import Job
 from connector.mesh.envelope import Envelope
 from connector.metrics.endpoint import ChangeFollower, MetricsEndpoint
 from connector.metrics.metrics import Metrics
 from connector.model.command import Command, CommandStatus
 from connector.model.message import Message
-from connector.serve.health import Observations, Troubles, overall
+from connector.model.times import to_iso
+from connector.serve.health import Health, Observations, Troubles, overall
 from connector.settings import Settings
 from connector.store.readers import Readers
 
@@ -47,6 +50,15 @@ def metrics_jobs(
         "metrics.follower": follower.run,
         "metrics.endpoint": MetricsEndpoint(metrics, follower, seen, address).run,
     }
+
+
+def page_jobs(settings: Settings, health: Health) -> Mapping[str, Job]:
+    """What serves the page; nothing where it is not enabled."""
+    if not settings.web.enabled:
+        return {}
+    version, since = distribution_version("salesforce-sync"), to_iso(wall_clock_ms())
+    told = own_word(health.document, node=settings.node.name, version=version, since=since)
+    return {"web.page": partial(run_page, settings, told)}
 
 
 class CountedAnswers:

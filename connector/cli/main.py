@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "sync": "connector.cli.sync:sync",
     "daemon": "connector.cli.daemon:daemon",
     "status": "connector.cli.status:status",
+    "web": "connector.cli.web:web",
     "list": "connector.cli.read:list_records",
     "get": "connector.cli.read:get_record",
     "search": "connector.cli.read:search_records",
