@@ -1,4 +1,4 @@
-"""The soak: `python -m tests.faults.soak --seeds 1000 [--first N] [--jobs 2] [--seconds 1.5] [--json]`.
+"""The soak: `python -m tests.faults.soak --seeds 1000 [--first N] [--jobs 2] [--seconds 1.5] [--stop] [--json]`.
 
 Each seed makes its own random edits, commands and faults, then quiet; afterwards the replica must equal the org record
 by record, the published changes must add up to the replica, every command must have had exactly one effect and one
@@ -46,6 +46,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="at once")
     parser.add_argument("--seconds", type=float, default=1.5, help="of upheaval in each")
     parser.add_argument("--repeat", type=int, default=1, help="play each so often: chance of the machine differs")
+    parser.add_argument("--stop", action="store_true", help="at the first failure")
     parser.add_argument("--json", action="store_true", help="one JSON document at the end")
     options = parser.parse_args()
     if options.seed is not None:
@@ -77,7 +78,11 @@ def _played(options: argparse.Namespace) -> Iterator[Outcome]:
     with ProcessPoolExecutor(options.jobs, mp_context=spawned) as pool:
         futures: list[Future[Outcome]] = [pool.submit(run_seed, seed, options.seconds) for seed in seeds]
         for future in as_completed(futures):
-            yield future.result()
+            outcome = future.result()
+            yield outcome
+            if outcome.problems and options.stop:
+                pool.shutdown(wait=False, cancel_futures=True)
+                return
 
 
 def _again(outcome: Outcome, options: argparse.Namespace) -> str:

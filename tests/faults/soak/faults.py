@@ -65,6 +65,7 @@ class Upheaval:
         if rng.random() < 0.5:
             world.daemon.pull("clock_ms", 0)
         world.daemon.pull("dies_in", 0)
+        world.ledger.at_next_write = None
         self._say("control/resume")
         context.bus.wake()
         world.daemon.start()
@@ -174,6 +175,13 @@ class Upheaval:
         self._world.daemon.pull("dies_after", after)
         self._world.daemon.pull("dies_in", commits)
         return f"{'after' if after else 'before'} commit {commits}"
+
+    def _dies_writing(self, rng: random.Random) -> str:
+        """SIGKILL before the answer of its next write is stored, or just after."""
+        after = rng.random() < 0.2
+        self._world.daemon.pull("dies_after", after)
+        self._world.ledger.at_next_write = lambda: self._world.daemon.pull("dies_in", 1)
+        return "after" if after else "before"
 
     def _disk_full(self, rng: random.Random) -> str:
         self._world.daemon.pull("disk_full", 1)
@@ -320,7 +328,7 @@ class Upheaval:
     def _events(self, rng: random.Random) -> str:
         name = rng.choice(OBJECTS)
         kind = rng.choice(("GAP_CREATE", "GAP_UPDATE", "GAP_DELETE", "GAP_UNDELETE", "GAP_OVERFLOW", "UPDATE"))
-        ids = [row["Id"] for row in self._world.editor.rows(name)]
+        ids = self._world.editor.ids(name)
         bus = self._world.org.ctx.bus
         if kind in ("GAP_OVERFLOW", "UPDATE") and self._world.position() is not None:
             self._world.whole.add(name)

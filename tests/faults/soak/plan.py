@@ -28,6 +28,7 @@ _STEPS: Mapping[str, int] = {
 _FAULTS: tuple[str, ...] = (
     "kill",
     "dies",
+    "dies_writing",
     "terminate",
     "broker",
     "broker_forgets",

@@ -138,31 +138,32 @@ class _Player:
                 body = {"reply_to": "soak/help", "objects": sorted(names)}
                 world.watcher.send(f"{ROOT}/control/{verb}", body, wait=False)
 
-        left = await self._wait(lambda: verdict.unsettled(world), QUIET_S, again=again)
+        in_time = await self._wait(lambda: verdict.unsettled(world), QUIET_S, again=again)
+        left = [] if in_time else verdict.unsettled(world, None)
         world.note("settled" if not left else f"not settled: {left[0]}")
         return left
 
     async def _lives(self, world: World) -> Sequence[str]:
         """Something more happens after the quiet: it arrives by itself."""
         world.note(Editor(world.org.ctx, unseen=False).edit(self._rng).line)
-        left = await self._wait(lambda: verdict.unsettled(world), QUIET_S)
-        return [f"after the quiet: {problem}" for problem in left]
+        in_time = await self._wait(lambda: verdict.unsettled(world), QUIET_S)
+        return [] if in_time else [f"after the quiet: {problem}" for problem in verdict.unsettled(world, None)]
 
     async def _wait(
         self, look: Callable[[], Sequence[str]], timeout_s: float, *, again: Callable[[], None] | None = None
-    ) -> Sequence[str]:
-        """Look until there is nothing to complain of; the last complaints where the time is up."""
+    ) -> bool:
+        """Look until there is nothing to complain of; False where the time is up."""
         deadline_s = time.monotonic() + timeout_s
         asked_s = 0.0
-        while complaints := look():
+        while look():
             now_s = time.monotonic()
             if now_s > deadline_s:
-                return complaints
+                return False
             if again is not None and now_s - asked_s > _AGAIN_S:
                 asked_s = now_s
                 again()
             await asyncio.sleep(_LOOK_S)
-        return []
+        return True
 
     def outcome(self, problems: tuple[str, ...], took_s: float) -> Outcome:
         commits, changes, commands = self._counts

@@ -3,13 +3,14 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from connector.devorg.events.layout import ABSENT_FIELDS
 from connector.model.times import to_iso, to_ms
 from tests.e2e.replica import OWN_COLUMNS
 from tests.e2e.watcher import ROOT
-from tests.faults.soak.commands import wrong_accounts
+from tests.faults.soak.accounts import wrong_accounts
 from tests.faults.soak.fields import OBJECTS
 from tests.faults.soak.world import Missed, World
 
@@ -42,12 +43,17 @@ def _differs(where: str, theirs: Mapping[str, Any] | None, ours: Mapping[str, An
                 yield f"{where}.{name}: {theirs.get(name)!r} in the org, {ours[name]!r} here"
 
 
-def unsettled(world: World) -> list[str]:
-    """What the daemon still has to do, by its database, and how the replica differs; empty when all is done."""
+def unsettled(world: World, most: int | None = 1) -> list[str]:
+    """What the daemon still has to do, by its database, and how the replica differs; empty when all is done.
+
+    Args:
+        world: Where.
+        most: Complaints at most; one is enough to know that it is too early. None: all.
+    """
     if not world.replica.path.exists():
         return ["there is no replica"]
     try:
-        return list(_unsettled(world)) or differences(world)
+        return list(islice(_unsettled(world), most)) or differences(world)
     except sqlite3.OperationalError as error:  # the tables are not there yet
         return [str(error)]
 
@@ -81,17 +87,12 @@ def _unsettled(world: World) -> Iterator[str]:
         yield f"commands without an answer: {len(answered)}, {answered[0]}"
     if not world.forgetful:
         newest = world.replica.last_version()
-        told = _versions(m.payload for m in world.watcher.messages(f"{_CHANGE}#"))
-        if newest and newest not in told:
+        if newest and not any(m.json["data"]["version"] == newest for m in reversed(world.heard_changes())):
             yield f"the subscriber has not had version {newest}"
 
 
 def _stored(world: World, mark: str) -> bool:
     return bool(world.replica.value("SELECT count(*) FROM command WHERE correlation = ?", mark))
-
-
-def _versions(payloads: Iterable[bytes]) -> set[int]:
-    return {json.loads(payload)["data"]["version"] for payload in payloads}
 
 
 def problems(world: World) -> list[str]:
@@ -122,8 +123,7 @@ def _publications(world: World) -> list[str]:
     acknowledged = [sent.payload for sent in world.wire.sent if sent.acknowledged and sent.topic.startswith(_CHANGE)]
     found = _checked(world, acknowledged, "acknowledged")
     if not world.forgetful:
-        heard = [m.payload for m in world.watcher.messages(f"{_CHANGE}#")]
-        found += _checked(world, heard, "heard")
+        found += _checked(world, [message.payload for message in world.heard_changes()], "heard")
     return found
 
 

@@ -23,9 +23,9 @@ from connector.errors import StoreFull
 from tests.broker import ProcessBroker
 from tests.e2e.processes import toml
 from tests.e2e.replica import ReplicaFile
-from tests.e2e.watcher import Watcher
+from tests.e2e.watcher import ROOT, Received, Watcher
 from tests.faults.soak import child
-from tests.faults.soak.commands import Service
+from tests.faults.soak.commands import OURS, Service
 from tests.faults.soak.edits import Editor
 from tests.faults.soak.fields import FORMULAS, OBJECTS
 from tests.faults.soak.link import Wire
@@ -40,16 +40,24 @@ _MOST_REFUSALS = 10
 
 
 class RecordingLedger(Ledger):
-    """The org's ledger, which keeps the commits with their values as well."""
+    """The org's ledger, which keeps the commits with their values as well.
+
+    Attributes:
+        at_next_write: Called once, when the daemon's next write is carried out and not answered yet.
+    """
 
     def __init__(self, org: DevOrg) -> None:
         super().__init__(org.ctx.database)
         self.commits: list[Commit] = []
+        self.at_next_write: Callable[[], None] | None = None
 
     def write(self, commit: Commit, purged: Iterable[tuple[str, str]]) -> None:
         """See `Ledger`."""
         super().write(commit, purged)
         self.commits.append(commit)
+        if commit.origin.startswith(OURS) and self.at_next_write is not None:
+            at_once, self.at_next_write = self.at_next_write, None
+            at_once()
 
 
 @dataclass(slots=True)
@@ -228,6 +236,8 @@ class World:
         self.clock_went_back = False
         self.whole: set[str] = set()
         self.trace: list[str] = []
+        self._heard: list[Received] = []
+        self._heard_upto = 0
         self.wire: Wire
         self.editor: Editor
         self.daemon: Daemon
@@ -241,6 +251,13 @@ class World:
             return None
         stored = self.replica.rows("SELECT value FROM cursor WHERE name LIKE 'stream:%' AND value IS NOT NULL")
         return int(b64decode(json.loads(stored[0]["value"])["replay_id"])) if stored else None
+
+    def heard_changes(self) -> Sequence[Received]:
+        """The changes that the subscriber has received so far, in order."""
+        upto = self.watcher.mark()  # what arrives at this moment comes twice, rather than never
+        self._heard += self.watcher.messages(f"{ROOT}/change/#", self._heard_upto)
+        self._heard_upto = upto
+        return self._heard
 
     def note(self, line: str) -> None:
         """A line of the trace."""
