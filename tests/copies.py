@@ -76,7 +76,7 @@ class Copy:
     async def value(self, name: str, record_id: str, field_name: str) -> Any:
         """A field of a live record; None where there is none."""
         row = await self.row(name, record_id)
-        return None if row is None or row.deleted_ms is not None else row.values[field_name]
+        return None if row is None or row.deleted_ms is not None else row.values.get(field_name)
 
     async def until_value(self, name: str, record_id: str, field_name: str, value: Any) -> None:
         async def holds() -> bool:

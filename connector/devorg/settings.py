@@ -36,6 +36,7 @@ class OrgSettings:
         api_limit: API requests in any 24 hours.
         limit_info: Send `Sforce-Limit-Info`.
         composite_client_origin: `Sforce-Call-Options` counts on `/composite/*` as well.
+        token_calls_counted: Token requests count towards `api_limit`.
         gzip: Compress what the client says it can decompress.
 
         query_locator_s: Life of a query locator.
@@ -45,6 +46,11 @@ class OrgSettings:
         connect_hold_s: An idle `/meta/connect` is answered after so long (`advice.timeout`).
         connect_gap_s: The next `/meta/connect` has to come within it, or the session is forgotten.
         routing_cookie_s: Life of the load balancer's cookie; then the client is unknown.
+        session_cookie: Name of the cookie that a CometD session is tied to.
+        routing_cookie: Name of the load balancer's.
+        payload_format: The handshake advertises `payload.format`.
+        foreign_replay_ids: The replay id of an event that a channel does not carry is a position in it all the same.
+        gaps_on_filtered_channels: Gap and overflow events reach channels that filter their object.
         max_streaming_clients: CometD sessions at a time.
         delivered_event_limit: Events delivered to all subscribers in any 24 hours.
         max_cometd_body_bytes: A longer request body is answered 413.
@@ -70,6 +76,7 @@ class OrgSettings:
     api_limit: int = 15_000
     limit_info: bool = True
     composite_client_origin: bool = False
+    token_calls_counted: bool = False
     gzip: bool = True
 
     query_locator_s: float = 48 * 3600
@@ -79,6 +86,11 @@ class OrgSettings:
     connect_hold_s: float = 110
     connect_gap_s: float = 40
     routing_cookie_s: float = 3 * 3600
+    session_cookie: str = "BAYEUX_BROWSER"
+    routing_cookie: str = "sfdc-stream"
+    payload_format: bool = True
+    foreign_replay_ids: bool = True
+    gaps_on_filtered_channels: bool = True
     max_streaming_clients: int = 20
     delivered_event_limit: int = 10_000
     max_cometd_body_bytes: int = 32_768

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["text", "boolean", "integer", "number", "date", "datetime"]
+_SHORT_TEXT_AREA = 255
 
 _KINDS: dict[str, Kind] = {
     "boolean": "boolean",
@@ -29,7 +30,7 @@ class FieldSpec:
 
     Attributes:
         type: The org's type name (`string`, `picklist`, `currency`, ...).
-        length: In characters; 0 where the type has none.
+        length: In characters; 0 where the type has none, or where the description may not tell the real one.
         compound: API name of the compound it is a part of (`MailingAddress`, `Name`), else None.
         values: Allowed values of a restricted picklist, else None.
         reference_to: Objects that a reference may point at.
@@ -173,7 +174,7 @@ def field_spec(raw: Mapping[str, Any]) -> FieldSpec:
     return FieldSpec(
         name=str(raw["name"]),
         type=str(raw["type"]),
-        length=int(raw.get("length") or 0),
+        length=_length(raw),
         precision=int(raw.get("precision") or 0),
         scale=int(raw.get("scale") or 0),
         nillable=bool(raw.get("nillable", True)),
@@ -190,6 +191,15 @@ def field_spec(raw: Mapping[str, Any]) -> FieldSpec:
         else None,
         reference_to=tuple(raw.get("referenceTo") or ()),
     )
+
+
+def _length(raw: Mapping[str, Any]) -> int:
+    """In characters; 0 for a text area of 255, which may be a long one: some describes tell no more than that.
+
+    Source: SOAP API Developer Guide, "DescribeSObjectResult", `length`; recorded describes contradict it.
+    """
+    length = int(raw.get("length") or 0)
+    return 0 if raw["type"] == "textarea" and length == _SHORT_TEXT_AREA else length
 
 
 def object_spec(describe: Mapping[str, Any], wanted: Sequence[str] | Literal["all"]) -> ObjectSpec:

@@ -36,3 +36,8 @@ def seed(org: DevOrg) -> None:
             t.create("Lead", {"FirstName": "Ola", "LastName": f"Berg {n}", "Company": f"Berg {n}"})
             deal: dict[str, Any] = {"StageName": "Prospecting", "CloseDate": "2026-12-24", "Amount": 10.5 * n}
             t.create("Opportunity", {"Name": f"Deal {n}", "AccountId": account, **deal})
+
+
+def stand_still(org: DevOrg) -> None:
+    """From here on the org's clock shows one and the same second (it never runs backwards)."""
+    org.ctx.clock.advance(-3600)

@@ -81,12 +81,13 @@ def _stream_routes(context: Context) -> list[web.RouteDef]:
         return web.json_response({"latest": bus.latest_id()})
 
     async def channel(request: web.Request) -> web.Response:
-        order = await read_order(request, {"objects": list}, {"enriched": dict})
+        order = await read_order(request, {"objects": list}, {"enriched": dict, "filters": dict})
         objects, always = [str(name) for name in order["objects"]], order.get("enriched", {})
+        filters = {str(name): str(text) for name, text in order.get("filters", {}).items()}
         with values_refused():
             if not all(isinstance(fields, list) for fields in always.values()):
                 raise ValueError("enriched: expected lists of field names by object")
-            bus.define_channel(request.match_info["name"], objects, always)
+            bus.define_channel(request.match_info["name"], objects, always, filters)
         return web.json_response(bus.custom_channels)
 
     return [

@@ -84,7 +84,7 @@ class Delivery:
                     "data": {"schema": event.schema_id, "payload": orjson.Fragment(payload), "event": place},
                 }
             )
-            for payload in self.bus.told(channel, event)
+            for payload in self.bus.told(channel, event, gaps=self.settings.gaps_on_filtered_channels)
         ]
 
 

@@ -7,7 +7,7 @@ from connector.devorg.cometd import replies
 from connector.devorg.cometd.replies import Message, Refused
 from connector.devorg.cometd.session import Session, Sessions, Subscription
 from connector.devorg.context import Context
-from connector.devorg.events.channels import channel_named
+from connector.devorg.events.channels import Channel, channel_named
 from connector.devorg.settings import NEWEST_VERSION, OLDEST_VERSION
 
 NEW_EVENTS, ALL_EVENTS = -1, -2
@@ -71,7 +71,9 @@ class Meta:
         if session is None or not self._sessions.knows(session):
             raise Refused(replies.UNKNOWN_CLIENT, reconnect="handshake")
         if not caller.sent_browser:
-            raise Refused(replies.no_cookie(session.client_id), reconnect="handshake")
+            raise Refused(
+                replies.no_cookie(session.client_id, self._context.settings.session_cookie), reconnect="handshake"
+            )
         if session.browser != caller.browser or session.route != caller.route:
             raise Refused(replies.UNKNOWN_CLIENT, reconnect="handshake")
         if session.user_id != user_id:
@@ -96,7 +98,7 @@ class Meta:
             minimumVersion=PROTOCOL,
             successful=True,
             supportedConnectionTypes=["long-polling"],
-            ext=dict(replies.EXTENSIONS),
+            ext={k: v for k, v in replies.EXTENSIONS.items() if k == "replay" or self._context.settings.payload_format},
         )
         return reply | {"clientId": session.client_id}
 
@@ -110,12 +112,13 @@ class Meta:
             raise Refused(replies.NO_CHANNEL)
         if not name.startswith("/"):
             raise Refused(replies.NO_SLASH)
-        channel = channel_named(name, self._context.schema, self._context.bus.custom_channels)
+        bus = self._context.bus
+        channel = channel_named(name, self._context.schema, bus.custom_channels, bus.channel_filters)
         if channel is None:
             raise Refused(replies.no_such_channel(name))
         if usage.delivered.used() >= settings.delivered_event_limit:
             raise Refused(replies.DAILY_LIMIT)
-        session.subscriptions[name] = Subscription(channel, self._position(name, message.get("ext")))
+        session.subscriptions[name] = Subscription(channel, self._position(channel, message.get("ext")))
         session.seen = -1
         return replies.reply_to(message, successful=True, subscription=name)
 
@@ -145,20 +148,22 @@ class Meta:
             raise Refused(replies.TOO_MANY_CLIENTS)
         return user_id
 
-    def _position(self, channel: str, ext: Any) -> int:
+    def _position(self, channel: Channel, ext: Any) -> int:
         """The log position that a subscription starts behind."""
-        bus = self._context.bus
+        bus, name = self._context.bus, channel.name
         if not isinstance(ext, dict) or "replay" not in ext:
             return bus.latest_id()
         replay = ext["replay"]
-        if not isinstance(replay, dict) or replay.get(channel) is None:
-            raise Refused(replies.replay_map_lacks(channel, replay))
-        replay_id = replay[channel]
+        if not isinstance(replay, dict) or replay.get(name) is None:
+            raise Refused(replies.replay_map_lacks(name, replay))
+        replay_id = replay[name]
         if replay_id == ALL_EVENTS:
             return bus.oldest_position()
         if replay_id == NEW_EVENTS:
             return bus.latest_id()
         if not isinstance(replay_id, int) or isinstance(replay_id, bool) or not bus.valid(replay_id):
+            raise Refused(replies.invalid_replay_id(replay_id))
+        if not self._context.settings.foreign_replay_ids and bus.is_foreign(channel, replay_id):
             raise Refused(replies.invalid_replay_id(replay_id))
         return replay_id
 

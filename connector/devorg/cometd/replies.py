@@ -5,7 +5,6 @@ from typing import Any
 
 HANDSHAKE, CONNECT, DISCONNECT = "/meta/handshake", "/meta/connect", "/meta/disconnect"
 SUBSCRIBE, UNSUBSCRIBE = "/meta/subscribe", "/meta/unsubscribe"
-BROWSER_COOKIE = "BAYEUX_BROWSER"
 
 HANDSHAKE_DENIED = "403::Handshake denied"
 AUTHENTICATION_REQUIRED = "401::Request requires authentication"
@@ -22,6 +21,7 @@ UNSUPPORTED_VERSION = "400::Unsupported API version. Only API versions '37.0' an
 NO_PUBLISH = "403:denied_by_security_policy:publish_denied"
 
 EXTENSIONS: Mapping[str, Any] = {"replay": True, "payload.format": True}
+"""What a handshake advertises; the second one is a switch."""
 
 Message = dict[str, Any]
 
@@ -46,9 +46,9 @@ class Refused(Exception):
         self.disconnect = disconnect
 
 
-def no_cookie(client_id: str) -> str:
+def no_cookie(client_id: str, cookie: str) -> str:
     """The client did not send back the cookie of its session."""
-    return f"400::Client {client_id} has established a session, but no {BROWSER_COOKIE} cookie present"
+    return f"400::Client {client_id} has established a session, but no {cookie} cookie present"
 
 
 def bad_connection_type(name: object) -> str:

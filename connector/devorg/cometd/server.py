@@ -14,7 +14,7 @@ from connector.devorg.cometd.session import Routes, Sessions, random_name
 from connector.devorg.cometd.strikes import Cut, Strike
 from connector.devorg.context import Context
 
-BROWSER_ID_COOKIE, ROUTING_COOKIE = "BrowserId", "sfdc-stream"
+BROWSER_ID_COOKIE = "BrowserId"
 COOKIE_PATH = "/cometd/"
 YEAR_S = 365 * 24 * 3600
 
@@ -80,8 +80,9 @@ class CometdServer:
         return body if len(body) <= most else None
 
     def _caller(self, request: web.Request) -> Caller:
+        settings = self._context.settings
         scheme, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        browser, route = request.cookies.get(replies.BROWSER_COOKIE), request.cookies.get(ROUTING_COOKIE)
+        browser, route = request.cookies.get(settings.session_cookie), request.cookies.get(settings.routing_cookie)
         return Caller(
             version=request.match_info.get("tail", "").partition("/")[0],
             token=token.strip() if scheme.lower() in ("bearer", "oauth") else "",
@@ -130,14 +131,15 @@ class CometdServer:
         raise Refused(replies.unknown_channel(channel) if channel.startswith("/meta/") else replies.NO_PUBLISH)
 
     def _response(self, request: web.Request, caller: Caller, parts: list[bytes]) -> web.Response:
+        settings = self._context.settings
         response = web.Response(body=array_of(parts), content_type="application/json", charset="UTF-8")
         if not caller.sent_browser:
-            response.set_cookie(replies.BROWSER_COOKIE, caller.browser, path=COOKIE_PATH, httponly=True)
+            response.set_cookie(settings.session_cookie, caller.browser, path=COOKIE_PATH, httponly=True)
         if BROWSER_ID_COOKIE not in request.cookies:
             response.set_cookie(BROWSER_ID_COOKIE, random_name(), path="/", max_age=YEAR_S)
-        if request.cookies.get(ROUTING_COOKIE) != caller.route:
-            life_s = max(1, round(self._context.settings.routing_cookie_s))
-            response.set_cookie(ROUTING_COOKIE, caller.route, path="/", max_age=life_s)
+        if request.cookies.get(settings.routing_cookie) != caller.route:
+            life_s = max(1, round(settings.routing_cookie_s))
+            response.set_cookie(settings.routing_cookie, caller.route, path="/", max_age=life_s)
         return response
 
 

@@ -14,6 +14,7 @@ from connector.devorg.database import OrgDatabase
 from connector.devorg.events.changes import OVERFLOW_ID, EventOptions, event_header, render
 from connector.devorg.events.channels import Channel
 from connector.devorg.events.enrich import enriched
+from connector.devorg.events.filters import filter_fields, passing
 from connector.devorg.objects.schema import Schema
 
 FIRST_REPLAY_ID = 37_904_280
@@ -36,7 +37,7 @@ CREATE INDEX IF NOT EXISTS event_log_entity ON event_log (entity, replay_id);
 CREATE INDEX IF NOT EXISTS event_log_time ON event_log (logged_ms, replay_id);
 """
 _INSERT = "INSERT INTO event_log VALUES (?, ?, ?, ?, ?, ?)"
-_LAST_ID, _CHANNELS = "event_log.last_id", "event_log.channels"
+_LAST_ID, _CHANNELS, _FILTERS = "event_log.last_id", "event_log.channels", "event_log.filters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class EventBus:
         options: Read anew for each event.
         epoch: Counts the resets of the stream; positions of another epoch mean nothing.
         custom_channels: Enriched fields by object, by the name of a channel of the org's own (`Sales__chn`).
+        channel_filters: Filter expressions by object, likewise.
 
     Source: Streaming API Developer Guide, "Message Durability".
     """
@@ -70,6 +72,7 @@ class EventBus:
         newest = database.connection.execute("SELECT max(replay_id) FROM event_log").fetchone()[0]
         self._last_id = max(newest or 0, int(database.meta(_LAST_ID) or FIRST_REPLAY_ID))
         self.custom_channels: dict[str, dict[str, list[str]]] = orjson.loads(database.meta(_CHANNELS) or "{}")
+        self.channel_filters: dict[str, dict[str, str]] = orjson.loads(database.meta(_FILTERS) or "{}")
 
     def append(self, commit: Commit) -> None:
         """Log the events of a transaction, inside the database transaction that is open.
@@ -138,12 +141,19 @@ class EventBus:
         )
         return self.emit({"ChangeEventHeader": header})
 
-    def told(self, channel: Channel, event: LoggedEvent) -> list[bytes]:
-        """The payloads that stand for an event on a channel: one, or with enrichment one per record."""
+    def told(self, channel: Channel, event: LoggedEvent, *, gaps: bool = True) -> list[bytes]:
+        """The payloads that stand for an event on a channel: one, with enrichment one per record, filtered maybe none.
+
+        `gaps`: channels that filter deliver gap and overflow events.
+        """
+        payload: bytes | None = event.payload
+        expression = channel.filters.get(event.entity)
+        if expression is not None:
+            payload = passing(event.payload, event.entity, expression, self._schema, self._database, gaps=gaps)
         fields = channel.enriched.get(event.entity, ())
-        if not fields:
-            return [event.payload]
-        return enriched(event.payload, fields, self._schema, self._database, self.options)
+        if payload is None or not fields:
+            return [] if payload is None else [payload]
+        return enriched(payload, fields, self._schema, self._database, self.options)
 
     def read(self, channel: Channel, after: int, limit: int) -> list[LoggedEvent]:
         """At most `limit` events of the channel behind position `after`, in order."""
@@ -181,6 +191,12 @@ class EventBus:
         row = self._database.connection.execute(statement, (replay_id,)).fetchone()
         return row is not None and row["logged_ms"] >= self._horizon_ms()
 
+    def is_foreign(self, channel: Channel, replay_id: int) -> bool:
+        """Whether the id is that of an event which the channel does not carry."""
+        found = "SELECT 1 FROM event_log WHERE replay_id = ?"
+        known = self._database.connection.execute(found, (replay_id,)).fetchone() is not None
+        return known and not any(event.replay_id == replay_id for event in self.read(channel, replay_id - 1, 1))
+
     def expire_all(self) -> None:
         """Make every replay id given so far invalid."""
         with self._database.transaction():
@@ -196,7 +212,11 @@ class EventBus:
         self.wake()
 
     def define_channel(
-        self, name: str, entities: Collection[str], always: Mapping[str, Collection[str]] | None = None
+        self,
+        name: str,
+        entities: Collection[str],
+        always: Mapping[str, Collection[str]] | None = None,
+        filters: Mapping[str, str] | None = None,
     ) -> None:
         """Make or change a channel of the org's own and remember it; no entities take it away.
 
@@ -204,23 +224,31 @@ class EventBus:
             name: Ends in `__chn`.
             entities: Objects that it carries.
             always: Fields (or compounds) by object that it delivers with every update and delete, at most ten.
+            filters: Expressions by object; the fields that one looks at are always delivered, too.
 
         Raises:
             ValueError: The name, an object or a field is not as expected.
         """
         members: dict[str, list[str]] = {}
+        chosen: dict[str, str] = {}
         for entity in entities:
             found = self._schema.get(entity)
             fields = sorted((always or {}).get(entity, ()))
+            if found is not None and (filters or {}).get(entity):
+                chosen[found.name] = (filters or {})[entity]
+                fields = sorted({*fields, *filter_fields(found.name, chosen[found.name], self._schema)})
             if found is None or len(fields) > MOST_ENRICHED or not all(map(found.field, fields)):
                 raise ValueError(f"channel {name}: expected known objects with at most ten known fields, not {entity}")
             members[found.name] = fields
         if not name.endswith("__chn"):
             raise ValueError(f"channel {name}: expected a name ending in __chn")
         self.custom_channels.pop(name, None)
+        self.channel_filters.pop(name, None)
         if members:
             self.custom_channels[name] = members
+            self.channel_filters[name] = chosen
         self._database.set_meta(_CHANNELS, orjson.dumps(self.custom_channels).decode())
+        self._database.set_meta(_FILTERS, orjson.dumps(self.channel_filters).decode())
 
     def wake(self) -> None:
         """Let everyone in `wait` look again; called once what was appended is committed."""

@@ -36,6 +36,7 @@ class EventOptions:
         unreadable_fields: `Contact.Phone`: fields that subscribers may not read; events leave them out.
         conversion_modified_date: The update of a converted lead carries `LastModifiedDate`.
         cleared_lookup_events: A lookup cleared by the deletion of its target gives an event.
+        reparented_events: A child that a merge gives to the winner has an event.
         whole_second_commits: `commitTimestamp` is cut to whole seconds, as in all documented samples.
         overflow_changes: From this many changes of one transaction on, the rest is an overflow event per entity.
         max_event_bytes: A longer payload becomes a gap event.
@@ -53,6 +54,7 @@ class EventOptions:
     unreadable_fields: tuple[str, ...] = ()
     conversion_modified_date: bool = True
     cleared_lookup_events: bool = True
+    reparented_events: bool = True
     whole_second_commits: bool = True
     overflow_changes: int = 100_000
     max_event_bytes: int = 1_048_576
@@ -89,8 +91,11 @@ def render(commit: Commit, schema: Schema, options: EventOptions) -> list[dict[s
     deleted = {change.id for change in commit.changes if change.kind == "DELETE"}
     drafts: list[_Draft] = []
     for change in commit.changes:
-        silent = not options.cleared_lookup_events and _cleared_lookup(change, slots[change.object], deleted)
-        draft = None if silent else _draft(change, slots[change.object], options)
+        draft = (
+            None
+            if _follows_silently(change, slots[change.object], deleted, options)
+            else _draft(change, slots[change.object], options)
+        )
         if draft is not None:
             drafts.append(draft)
     within, beyond = _split(drafts, options.overflow_changes)
@@ -202,14 +207,19 @@ def _is_silent(before: Mapping[str, Any], after: Mapping[str, Any], slots: Seque
     return bool(differing) and not differing & stored and untouched
 
 
-def _cleared_lookup(change: RowChange, slots: Sequence[Slot], deleted: AbstractSet[str]) -> bool:
-    """Whether an update did no more than to null references to records that the same transaction deleted."""
+def _follows_silently(
+    change: RowChange, slots: Sequence[Slot], deleted: AbstractSet[str], options: EventOptions
+) -> bool:
+    """Whether an update did no more than follow the deletion of records it refers to, and has no event for it."""
     if change.kind != "UPDATE" or change.before is None:
         return False
     differing = {name for name in change.after if change.before.get(name) != change.after[name]} - _QUIET
     references = {slot.name for slot in slots if slot.type == "reference"}
-    nulled = {name for name in differing & references if change.after[name] is None}
-    return bool(differing) and nulled == differing and {change.before[name] for name in nulled} <= deleted
+    if not differing or differing - references or not {change.before[name] for name in differing} <= deleted:
+        return False
+    if all(change.after[name] is None for name in differing):
+        return not options.cleared_lookup_events
+    return not options.reparented_events
 
 
 def _wire(slot: Slot, value: Any, options: EventOptions) -> Any:

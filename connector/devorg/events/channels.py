@@ -21,21 +21,29 @@ class Channel:
         entities: The objects whose events it carries; None is every object selected for Change Data Capture.
         is_custom: A channel of the org's own, which carries its objects whether they are selected or not.
         enriched: Fields that it always delivers, by object.
+        filters: Expressions that a record must fulfil, by object.
     """
 
     name: str
     entities: tuple[str, ...] | None
     is_custom: bool = False
     enriched: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    filters: Mapping[str, str] = field(default_factory=dict)
 
 
-def channel_named(name: str, schema: Schema, custom: Mapping[str, Mapping[str, Sequence[str]]]) -> Channel | None:
+def channel_named(
+    name: str,
+    schema: Schema,
+    custom: Mapping[str, Mapping[str, Sequence[str]]],
+    filters: Mapping[str, Mapping[str, str]] | None = None,
+) -> Channel | None:
     """The channel of that name, which is case-sensitive, or None; there are no wildcards.
 
     Args:
         name: For instance `/data/ChangeEvents`.
         schema: Knows the objects.
         custom: Enriched fields by object, by the name of a channel of the org's own, for instance `Sales__chn`.
+        filters: Expressions by object, by the name of such a channel.
 
     Source: Change Data Capture Developer Guide, "Subscription Channels".
     """
@@ -47,7 +55,8 @@ def channel_named(name: str, schema: Schema, custom: Mapping[str, Mapping[str, S
     if event.endswith(_CUSTOM_CHANNEL):
         if event not in custom:
             return None
-        return Channel(name, tuple(custom[event]), is_custom=True, enriched=custom[event])
+        members, chosen = custom[event], (filters or {}).get(event, {})
+        return Channel(name, tuple(members), is_custom=True, enriched=members, filters=chosen)
     entity = _entity_of(event)
     found = schema.get(entity)
     return Channel(name, (found.name,)) if found is not None and found.name == entity else None

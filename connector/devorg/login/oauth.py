@@ -77,6 +77,8 @@ class LoginServer:
             raise LoginRefusedError("unsupported_grant_type", "grant type not supported")
         answer = flow(form)
         self._context.usage.logins[grant.rpartition(":")[2]] += 1
+        if self._context.settings.token_calls_counted:
+            self._context.usage.api.add()
         return answer
 
     def password_login(self, username: str, password: str) -> str:

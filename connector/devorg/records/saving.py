@@ -37,8 +37,22 @@ def update(work: Work, object_name: str, record_id: str, values: Mapping[str, An
     cleaned = validation.clean(schema, resolved(work, schema, values), creating=False)
     if before.get("IsConverted"):
         raise OrgError(400, "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead", [])
+    _keep_amount(work, schema, before, cleaned)
     with work.atomic():
         _save(work, schema, before, {**before, **cleaned, **work.stamps()}, list(cleaned))
+
+
+def _keep_amount(work: Work, schema: ObjectSchema, before: Record, cleaned: Record) -> None:
+    """The amount of an opportunity with products is their sum; whether writing it is an error is left open.
+
+    Source: Object Reference, "Opportunity", field Amount.
+    """
+    if schema.name != "Opportunity" or "Amount" not in cleaned or not before["HasOpportunityLineItem"]:
+        return
+    if work.parts.options.products_refuse_amount:
+        message = "Amount: cannot be changed on an opportunity that has products"
+        raise OrgError(400, "FIELD_INTEGRITY_EXCEPTION", message, ["Amount"])
+    del cleaned["Amount"]
 
 
 def _birth(work: Work, schema: ObjectSchema) -> Record:

@@ -24,9 +24,15 @@ class RecordOptions:
 
     Attributes:
         insert_delete_events: A record made and deleted in one transaction gives a CREATE and a DELETE.
+        precondition_bodies: The answer 412 carries an error array, else nothing.
+        products_refuse_amount: Writing the Amount of an opportunity that has products is an error, else it is ignored.
+        long_text_lengths: Describes tell the real length of long text fields, else 255.
     """
 
     insert_delete_events: bool = False
+    precondition_bodies: bool = True
+    products_refuse_amount: bool = False
+    long_text_lengths: bool = True
 
 
 @dataclass(slots=True, kw_only=True)

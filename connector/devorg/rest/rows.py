@@ -21,6 +21,8 @@ from connector.devorg.rest.calls import Call, Reply, not_allowed
 
 _ID_LENGTHS = (15, 18)
 _UPSERT_BODY_SINCE = 46.0
+_PRECONDITION_FAILED = 412
+_CAPPED_LENGTH = 255
 _RECORDED_BASE = b"/services/data/vxx.0/"
 
 
@@ -43,7 +45,7 @@ class Rows:
             case ("sobjects", name):
                 return self._object(call, self._schema.require(name))
             case ("sobjects", name, "describe"):
-                return self._described(call, self._schema.describe(name))
+                return self._described(call, self._description(name))
             case ("sobjects", name, record_id):
                 return self._row(call, self._schema.require(name), record_id)
             case ("sobjects", name, field, value):
@@ -63,6 +65,12 @@ class Rows:
             return Reply(304, headers=headers)
         versioned = orjson.dumps(body).replace(_RECORDED_BASE, f"/services/data/v{call.version}/".encode())
         return Reply(200, orjson.Fragment(versioned), headers)
+
+    def _description(self, name: str) -> dict[str, Any]:
+        described = self._schema.describe(name)
+        if self._org.options.long_text_lengths:
+            return described
+        return described | {"fields": [_capped(field) for field in described["fields"]]}
 
     def _object(self, call: Call, schema: ObjectSchema) -> Reply:
         if call.method == "GET":
@@ -111,7 +119,8 @@ class Rows:
         has_etag = schema.name == conditions.ETAG_OBJECT
         headers = {"Last-Modified": http_date(stamp_ms(record["LastModifiedDate"]))}
         headers |= {"ETag": conditions.etag(record)} if has_etag else {}
-        conditions.check_unchanged(call.headers, record, has_etag=has_etag, writing=False)
+        if (changed := self._changed(call, record, has_etag=has_etag, writing=False)) is not None:
+            return changed
         if conditions.not_modified(call.headers, record, has_etag=has_etag):
             return Reply(304, headers=headers)
         names = [name.strip() for name in call.query.get("fields", "").split(",") if name.strip()]
@@ -122,10 +131,25 @@ class Rows:
 
     def _update(self, call: Call, schema: ObjectSchema, record: Record) -> Reply:
         has_etag = schema.name == conditions.ETAG_OBJECT
-        conditions.check_unchanged(call.headers, record, has_etag=has_etag, writing=True)
+        if (changed := self._changed(call, record, has_etag=has_etag, writing=True)) is not None:
+            return changed
         with call.begin() as transaction:
             transaction.update(schema.name, record["Id"], call.object_body())
         return Reply(204)
+
+    def _changed(self, call: Call, record: Record, *, has_etag: bool, writing: bool) -> Reply | None:
+        """The answer to a condition that does not hold where it has no body; None where the condition holds.
+
+        Raises:
+            OrgError: It does not hold, and the answer says so.
+        """
+        try:
+            conditions.check_unchanged(call.headers, record, has_etag=has_etag, writing=writing)
+        except OrgError as error:
+            if error.status != _PRECONDITION_FAILED or self._org.options.precondition_bodies:
+                raise
+            return Reply(_PRECONDITION_FAILED)
+        return None
 
     def _delete(self, call: Call, schema: ObjectSchema, record: Record) -> Reply:
         with call.begin() as transaction:
@@ -179,3 +203,8 @@ def _http_date_or_zero(text: str | None) -> int:
         return 0 if text is None else http_date_ms(text)
     except (ValueError, OverflowError):
         return 0
+
+
+def _capped(field: dict[str, Any]) -> dict[str, Any]:
+    """A field with the length that some describes tell of a long text."""
+    return field | {"length": min(field["length"], _CAPPED_LENGTH)} if field["type"] == "textarea" else field

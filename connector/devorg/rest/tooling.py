@@ -157,7 +157,8 @@ class Selection:
         row = member.columns(rest_datetime(self._modified()))
         metadata = {"eventChannel": member.channel, "selectedEntity": event_api_name(member.entity)}
         always = self._context.bus.custom_channels.get(member.channel, {}).get(member.entity, [])
-        metadata_row = {**metadata, "enrichedFields": [{"name": name} for name in always], "filterExpression": None}
+        chosen = self._context.bus.channel_filters.get(member.channel, {}).get(member.entity)
+        metadata_row = {**metadata, "enrichedFields": [{"name": name} for name in always], "filterExpression": chosen}
         body = {**row, "IsDeleted": False, "FullName": member.full_name, "Metadata": metadata_row}
         return web.json_response({"attributes": {"type": MEMBER, "url": url}, **body})
 
@@ -240,7 +241,8 @@ class Selection:
             entities[member.entity] = []
         else:
             del entities[member.entity]
-        self._context.bus.define_channel(member.channel, list(entities), entities)
+        filters = self._context.bus.channel_filters.get(member.channel, {})
+        self._context.bus.define_channel(member.channel, list(entities), entities, filters)
 
 
 class _ToolingSchema(Schema):

@@ -1,5 +1,6 @@
 """Tree to SQL: one statement with bound parameters, and the shape that its rows are to be given."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any
@@ -82,6 +83,11 @@ class Plan:
         columns = "1" if self.selection is None else self.selection.columns
         statement = self._select(columns, f"({self.where}) AND {_ROW_ID} > ?", f"ORDER BY {_ROW_ID} LIMIT ?")
         return statement, (*self.parameters, record_id, count)
+
+    def among(self, record_ids: Sequence[str]) -> tuple[str, tuple[Bound, ...]]:
+        """Return SQL and parameters for the ids of the rows found that are among these."""
+        listed = ", ".join("?" * len(record_ids))
+        return self._select(_ROW_ID, f"({self.where}) AND {_ROW_ID} IN ({listed})", ""), (*self.parameters, *record_ids)
 
     def _select(self, columns: str, where: str, rest: str) -> str:
         # Every name in the clauses is the schema's and quoted; every value is bound.
