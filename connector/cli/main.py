@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "sync": "connector.cli.sync:sync",
     "daemon": "connector.cli.daemon:daemon",
     "status": "connector.cli.status:status",
+    "top": "connector.cli.top:top",
     "web": "connector.cli.web:web",
     "list": "connector.cli.read:list_records",
     "get": "connector.cli.read:get_record",

@@ -52,7 +52,7 @@ def attention(board: Mapping[str, Any], most: int | None = None) -> Iterable[Tex
 def vitals(board: Mapping[str, Any]) -> Table:
     """Stream, lag, API budget, queues."""
     table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True, min_width=len("API 24 h"))
     table.add_column(no_wrap=True, overflow="ellipsis")
     health, now_ms = board["daemon"]["health"], to_ms(board["as_of"])
     if health is not None:

@@ -35,7 +35,7 @@ def _replica(board: Mapping[str, Any]) -> Iterator[Attention]:
         yield "bad", f"The replica cannot be read: {board['problem']}"
         return
     for hole in replica["holes"]:
-        yield "warn", f"{hole['object']} may differ from the org since {hole['from']}: {hole['reason']}"
+        yield "warn", f"{hole['object']} may differ from the org: {hole['reason']}; since {hole['from']}"
     if count := replica["queues"].get("quarantine", 0):
         yield "warn", f"{count} change events could not be applied as they were"
     if (count := replica["queues"].get("outbox", 0)) > LONG_QUEUE:
