@@ -47,7 +47,7 @@ _WAITS: Mapping[str, Mapping[str, float]] = {
     "connector.inbound.stream": {"REFUSED_RETRY_S": 0.3, "THROTTLED_RETRY_S": 0.2, "HEALTHY_S": 1.0},
     "connector.mesh.connection": {
         "BACKOFF_FIRST_S": 0.05,
-        "CONNECT_TIMEOUT_S": 1.0,
+        "CONNECT_TIMEOUT_S": 2.0,
         "HEALTHY_AFTER_S": 0.5,
         "_LAST_MESSAGE_TIMEOUT_S": 0.5,
     },

@@ -65,7 +65,7 @@ class Upheaval:
         if rng.random() < 0.5:
             world.daemon.pull("clock_ms", 0)
         world.daemon.pull("dies_in", 0)
-        world.ledger.at_next_write = None
+        world.ledger.at_next_create = None
         self._say("control/resume")
         context.bus.wake()
         world.daemon.start()
@@ -177,10 +177,10 @@ class Upheaval:
         return f"{'after' if after else 'before'} commit {commits}"
 
     def _dies_writing(self, rng: random.Random) -> str:
-        """SIGKILL before the answer of its next write is stored, or just after."""
+        """SIGKILL before the answer to its next create is stored, or just after."""
         after = rng.random() < 0.2
         self._world.daemon.pull("dies_after", after)
-        self._world.ledger.at_next_write = lambda: self._world.daemon.pull("dies_in", 1)
+        self._world.ledger.at_next_create = lambda: self._world.daemon.pull("dies_in", 1)
         return "after" if after else "before"
 
     def _disk_full(self, rng: random.Random) -> str:

@@ -120,7 +120,7 @@ def plan_of(seed: int, seconds: float) -> Plan:
     turn = _turn(rng, seed)
     more = rng.sample(_FAULTS, rng.randint(0, _MOST_MORE)) if turn else []
     faults = tuple(dict.fromkeys(turn + more))
-    pace_s = rng.choice((0.005, 0.02, 0.06))
+    pace_s = rng.choice((0.005, 0.015, 0.04))
     share = rng.uniform(0.1, 0.4) if faults else 0.0
     steps = [Step(rng.uniform(0.1, 0.8) * seconds, fault, rng.getrandbits(48)) for fault in turn]
     usual = {kind: weight for kind, weight in _STEPS.items() if variant.silent or kind != "silent"}

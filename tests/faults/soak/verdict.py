@@ -255,9 +255,8 @@ def _unannounced(world: World, lost: Sequence[Mapping[str, Any]]) -> Iterator[st
 
 def _found_before(world: World, version: int, change: Missed, opened_at: str) -> bool:
     """Whether a query on its way when the position was refused brought the change before the hole was opened."""
-    statement = (
-        "SELECT count(*) FROM change WHERE id = ? AND version > ? AND origin IN ('poll', 'repair') AND applied_at <= ?"
-    )
+    # What was read has no commit.
+    statement = "SELECT count(*) FROM change WHERE id = ? AND version > ? AND committed_at IS NULL AND applied_at <= ?"
     return bool(world.replica.value(statement, change.id, version, opened_at))
 
 

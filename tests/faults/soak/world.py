@@ -43,21 +43,22 @@ class RecordingLedger(Ledger):
     """The org's ledger, which keeps the commits with their values as well.
 
     Attributes:
-        at_next_write: Called once, when the daemon's next write is carried out and not answered yet.
+        at_next_create: Called once, when a create of the daemon's is carried out and not answered yet.
     """
 
     def __init__(self, org: DevOrg) -> None:
         super().__init__(org.ctx.database)
         self.commits: list[Commit] = []
-        self.at_next_write: Callable[[], None] | None = None
+        self.at_next_create: Callable[[], None] | None = None
 
     def write(self, commit: Commit, purged: Iterable[tuple[str, str]]) -> None:
         """See `Ledger`."""
         super().write(commit, purged)
         self.commits.append(commit)
-        if commit.origin.startswith(OURS) and self.at_next_write is not None:
-            at_once, self.at_next_write = self.at_next_write, None
-            at_once()
+        if commit.origin.startswith(OURS) and any(change.kind == "CREATE" for change in commit.changes):
+            at_once, self.at_next_create = self.at_next_create, None
+            if at_once is not None:
+                at_once()
 
 
 @dataclass(slots=True)
@@ -322,7 +323,7 @@ class World:
         own: dict[str, dict[str, Any]] = {
             "salesforce": {"instance_url": self.org.url, "timeout": "1s"},
             "storage": {"path": str(self.replica.path)},
-            "mqtt": {"host": "127.0.0.1", "port": self.wire.port, "keepalive": "1s"},
+            "mqtt": {"host": "127.0.0.1", "port": self.wire.port, "keepalive": "2s"},
         }
         for section, values in self._variant.settings.items():
             own.setdefault(section, {}).update(values)
