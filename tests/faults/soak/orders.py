@@ -33,7 +33,7 @@ LOST: Sequence[Mapping[str, Any]] = (
     {"status": 502, "html": True},
     {"status": 504, "html": True},
 )
-WRITES = ("POST", "PATCH", "DELETE")
+WRITES = ("POST", "POST", "PATCH", "DELETE")  # a lost create has most to lose
 OAUTH: Sequence[Mapping[str, Any]] = (
     {"status": 503, "html": True},
     {"status": 500, "code": "server_error"},
