@@ -17,9 +17,9 @@ from tests.e2e.watcher import ROOT
 from tests.faults.soak import verdict
 from tests.faults.soak.commands import body_of
 from tests.faults.soak.edits import Editor
-from tests.faults.soak.faults import Upheaval
 from tests.faults.soak.fields import OBJECTS
 from tests.faults.soak.plan import Plan, plan_of
+from tests.faults.soak.upheaval import Upheaval
 from tests.faults.soak.world import World
 
 READY_S = 30.0
