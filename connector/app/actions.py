@@ -6,7 +6,7 @@ from typing import Any
 from connector.app.schema import schema_document
 from connector.inbound.engine import Inbound
 from connector.mesh.envelope import result_document
-from connector.serve.control import Actions
+from connector.serve.control import Actions, Verification
 from connector.serve.health import Health
 from connector.store.database import Database
 
@@ -30,8 +30,9 @@ def control_actions(
             "api_calls": done.api_calls,
         }
 
-    async def verify(names: Sequence[str] | None) -> Mapping[str, Any]:
-        found = await inbound.verify(names)
+    async def verify(asked: Verification) -> Mapping[str, Any]:
+        found = await inbound.verify(asked.objects, repair=asked.repair, allow_deletions=asked.allow_deletions)
+        state_changed()
         return {
             "objects": {
                 r.object: {"compared": r.compared, "drift": r.drift, "repaired": r.repaired, "held": r.held}

@@ -1,14 +1,18 @@
-"""One load and catch-up, without stream and broker."""
+"""One load and catch-up, or one comparison with the org, without stream and broker."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from connector.app.indexing import index_objects
 from connector.app.org import opened_org, wall_clock_ms
 from connector.app.rules import inbound_rules
 from connector.inbound.engine import Inbound, Outlets
+from connector.inbound.repair import Reconciled
 from connector.inbound.rounds import Round
 from connector.inbound.snapshot import Progress
+from connector.mesh.envelope import Envelope
+from connector.mesh.topics import Topics
 from connector.settings import Settings
 from connector.store.database import Database
 
@@ -33,13 +37,42 @@ async def sync_once(settings: Settings, objects: Sequence[str] | None, progress:
 
     if objects:
         settings = settings.model_copy(update={"sync": settings.sync.model_copy(update={"objects": tuple(objects)})})
-    async with Database(settings.storage.path) as database, opened_org(settings, database) as org:
+    async with Database(settings.storage.path) as database, _inbound(settings, database, progress, ended) as inbound:
+        for name in inbound.catalog.specs:
+            await inbound.loader.load(name)
+        await inbound.sync()
+        await index_objects(database, list(inbound.catalog.specs))
+    return rounds
+
+
+async def verify_once(
+    settings: Settings, objects: Sequence[str], progress: Progress, *, repair: bool, allow_deletions: Sequence[str]
+) -> Sequence[Reconciled]:
+    """Compare objects with the org, and end; see `Inbound.verify`.
+
+    Raises:
+        ConnectorError: It did not work; what was repaired stays.
+    """
+
+    async def ended(_done: Round) -> None:
+        """The outcome says more."""
+
+    async with Database(settings.storage.path) as database, _inbound(settings, database, progress, ended) as inbound:
+        return await inbound.verify(objects, repair=repair, allow_deletions=allow_deletions)
+
+
+@asynccontextmanager
+async def _inbound(
+    settings: Settings, database: Database, progress: Progress, ended: Callable[[Round], Awaitable[None]]
+) -> AsyncIterator[Inbound]:
+    """The way from the org, its objects known and nothing running."""
+    async with opened_org(settings, database) as org:
         inbound = Inbound(
             inbound_rules(settings, org.id),
             Outlets(
                 on_round=ended,
                 on_applied=lambda _applied: None,
-                hole_messages=lambda _hole: (),
+                hole_messages=Envelope(Topics(root=settings.mqtt.root), node=settings.node.name).hole,
                 calls=org.budget.made,
                 progress=progress,
             ),
@@ -50,8 +83,4 @@ async def sync_once(settings: Settings, objects: Sequence[str] | None, progress:
             rng=random.Random(),  # noqa: S311 - jitter, not secrets
         )
         await inbound.start()
-        for name in inbound.catalog.specs:
-            await inbound.loader.load(name)
-        await inbound.sync()
-        await index_objects(database, list(inbound.catalog.specs))
-    return rounds
+        yield inbound

@@ -86,23 +86,29 @@ class Observer:
         return Observations(
             version=version,
             stream=self._stream(),
-            objects={
-                name: ObjectNow(
-                    records=count,
-                    streamed=self._source is not None,
-                    last_polled_ms=inbound.poller.states[name].polled_ms,
-                    verified_ms=inbound.repairer.verified_ms.get(name),
-                    drift=inbound.repairer.held.get(name, 0),
-                    holes=holes.count(name),
-                )
-                for name, count in counts.items()
-            },
+            objects={spec.name: self._object(spec, counts[spec.name], holes.count(spec.name)) for spec in specs},
             queues=queues,
             api_used=api["used"],
             api_max=api["max"],
             api_own=api["own"],
             mesh_refused=self._refused_topics(),
             parked_count=self._parked_count(),
+        )
+
+    def _object(self, spec: ObjectSpec, records: int, holes: int) -> ObjectNow:
+        poll, repairer = self._inbound.poller.states[spec.name], self._inbound.repairer
+        calculated = any(field.calculated for field in spec.fields)
+        return ObjectNow(
+            records=records,
+            streamed=self._source is not None,
+            last_polled_ms=poll.polled_ms,
+            verified_ms=repairer.verified_ms.get(spec.name),
+            drift=repairer.drift(spec.name),
+            held=repairer.held.get(spec.name, 0),
+            untold=poll.untold,
+            stream_deaf=poll.untold_last > 0 and spec.name in self._inbound.stream_state.told,
+            holes=holes,
+            calculated_ms=repairer.reread_ms.get(spec.name) if calculated else None,
         )
 
     def _stream(self) -> StreamNow:

@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "connector.cli.doctor:doctor",
     "sync": "connector.cli.sync:sync",
     "daemon": "connector.cli.daemon:daemon",
+    "verify": "connector.cli.verify:verify",
     "status": "connector.cli.status:status",
     "top": "connector.cli.top:top",
     "web": "connector.cli.web:web",

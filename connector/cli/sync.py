@@ -2,24 +2,18 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import click
 import orjson
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from connector.app.once import sync_once
+from connector.cli.asking import ask_daemon, chosen_objects, progress_bars
 from connector.cli.outcome import FAILED
 from connector.cli.project import org_settings
-from connector.errors import ConfigError, StoreLocked
-from connector.mesh.visitor import Visitor, address_of
-from connector.settings import Settings
-
-DAEMON_TIMEOUT_S = 600.0
+from connector.errors import StoreLocked
 
 
 @click.command
@@ -32,14 +26,16 @@ def sync(settings_path: str | None, objects: str | None, as_json: bool) -> None:
     Beside a running daemon it asks the daemon to catch up.
     """
     settings = org_settings(settings_path)
-    chosen = _chosen(settings, objects)
-    with _bars() as advance:
+    chosen = chosen_objects(settings, objects, "--objects")
+    with progress_bars() as advance:
         try:
             rounds = asyncio.run(sync_once(settings, chosen, advance))
         except StoreLocked:
             rounds = None
     if rounds is None:
-        _ask_daemon(settings, chosen, as_json=as_json)
+        _tell_reply(
+            ask_daemon(settings, "sync", {"objects": chosen} if chosen else {}, as_json=as_json), as_json=as_json
+        )
         return
     done = [asdict(r) for r in rounds]
     if as_json:
@@ -51,36 +47,12 @@ def sync(settings_path: str | None, objects: str | None, as_json: bool) -> None:
         sys.exit(FAILED)
 
 
-def _chosen(settings: Settings, objects: str | None) -> Sequence[str] | None:
-    if objects is None:
-        return None
-    names = [name for part in objects.split(",") if (name := part.strip())]
-    unknown = [name for name in names if name not in settings.synced()]
-    if unknown or not names:
-        synced = ", ".join(settings.synced())
-        raise ConfigError(f"--objects {', '.join(unknown) or objects!r}: not synced; these are: {synced}")
-    return names
-
-
-def _ask_daemon(settings: Settings, objects: Sequence[str] | None, *, as_json: bool) -> None:
-    visitor = Visitor(address_of(settings.mqtt, settings.secrets))
-    root = settings.mqtt.root
-    with visitor.connected():
-        click.echo("the daemon is running: asking it to catch up", err=True)
-        request: Mapping[str, Any] = {"objects": list(objects)} if objects else {}
-        replies = visitor.request(f"{root}/control/sync", request, f"{root}/reply/{visitor.client_id}")
-        reply = replies.next(DAEMON_TIMEOUT_S)
-        while reply.get("state") == "started":
-            reply = replies.next(DAEMON_TIMEOUT_S)
+def _tell_reply(reply: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps(reply))
-    elif reply.get("ok"):
-        data = reply["data"]
-        click.echo(_line("sync", data["objects"], data["records"], data["duration_s"], data["api_calls"], None))
-    else:
-        click.echo(f"salesforce-sync: {reply.get('error', {}).get('message', 'the daemon refused')}", err=True)
-    if not reply.get("ok"):
-        sys.exit(FAILED)
+        return
+    data = reply["data"]
+    click.echo(_line("sync", data["objects"], data["records"], data["duration_s"], data["api_calls"], None))
 
 
 def _line(kind: str, objects: Sequence[str], records: int, duration_s: float, api_calls: int, error: str | None) -> str:
@@ -88,21 +60,3 @@ def _line(kind: str, objects: Sequence[str], records: int, duration_s: float, ap
         return f"{kind} of {', '.join(objects)} failed: {error}"
     what = "records" if kind == "load" else "changes"
     return f"{kind} of {', '.join(objects)}: {records:,} {what} in {duration_s:.1f} s, {api_calls} API calls"
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per object on a terminal, nothing in a pipe; yields what takes object, rows done and rows in total."""
-    if not sys.stderr.isatty():
-        yield lambda _name, _done, _total: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-
-        def show(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = progress.add_task(name, total=total)
-            progress.update(tasks[name], completed=done, total=max(total, done))
-
-        yield show

@@ -2,12 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import structlog
 
+from connector.errors import PoisonError
 from connector.inbound.apply import Applied, Applying
 from connector.inbound.backlog import Backlog
 from connector.inbound.catalog import Catalog
@@ -45,7 +46,7 @@ class Outlets:
     """Whom this way tells; see `rounds.Tools`.
 
     Attributes:
-        progress: Gets object, rows done and rows in total during a load.
+        progress: Gets object, rows done and rows in total during a load or a comparison.
     """
 
     on_round: Callable[[Round], Awaitable[None]]
@@ -90,7 +91,7 @@ class Inbound:
         subscribed = asyncio.Event()
         self.backlog = Backlog(now_ms)
         self.poller = Poller(tools, rules.poll, subscribed=subscribed, backlog=self.backlog)
-        self.repairer = Repairer(tools, rules.repair)
+        self.repairer = Repairer(tools, rules.repair, progress=outlets.progress)
         self.loader = Loader(
             tools, rules.load, subscribed=subscribed, progress=outlets.progress, on_loaded=self._loaded
         )
@@ -155,11 +156,28 @@ class Inbound:
         return await self.poller.sync_now(objects)
 
     async def verify(
-        self, objects: Sequence[str] | None = None, *, allow_deletions: bool = False
+        self, objects: Sequence[str] | None = None, *, repair: bool = True, allow_deletions: Collection[str] = ()
     ) -> Sequence[Reconciled]:
-        """Compare objects (None: all) with the org and put right what differs; see `Repairer.reconcile`."""
-        names = [n for n in self.catalog.specs if self.catalog.usable(n) and (objects is None or n in objects)]
-        return [await self.repairer.reconcile(name, kind="verify", allow_deletions=allow_deletions) for name in names]
+        """Compare objects (None: all that are loaded) with the org; see `Repairer.reconcile`.
+
+        Args:
+            objects: Their names.
+            repair: Put right what differs.
+            allow_deletions: Objects of which the org may have lost however many records.
+
+        Raises:
+            PoisonError: One that is named is not loaded, or the org does not answer for it.
+            TransientError, LoginRefused, OrgRefused: As the org's client.
+        """
+        loaded = await self.repairer.loaded()
+        absent = [name for name in objects or () if name not in loaded]
+        if absent:
+            raise PoisonError(f"not loaded, so there is nothing to compare: {', '.join(absent)}")
+        return [
+            await self.repairer.reconcile(name, kind="verify", repair=repair, allow_deletions=name in allow_deletions)
+            for name in loaded
+            if objects is None or name in objects
+        ]
 
     def _fields_came(self, name: str) -> None:
         self.loader.wake(name)

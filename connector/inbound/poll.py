@@ -62,7 +62,8 @@ class PollState:
 
     Attributes:
         polled_ms: The org's clock at the last good poll; None: none in this run.
-        drift: Changes the poller found that a healthy stream should have told, in this run.
+        untold: Changes the poller found that a healthy stream should have told, in this run.
+        untold_last: Of these, those that the last poll found.
         error: Of the last poll; None: it was good.
         corrected: Changes found since the object's hole was opened.
         owed: A poll was asked for in the middle of the first load: nobody told what had happened until then to the rows
@@ -71,7 +72,8 @@ class PollState:
     """
 
     polled_ms: int | None = None
-    drift: int = 0
+    untold: int = 0
+    untold_last: int = 0
     error: str | None = None
     due_s: float = 0.0
     corrected: int = 0
@@ -105,6 +107,7 @@ class _Reading:
     newest_ms: int | None = None
     changes: int = 0
     unclosed: bool = False  # a hole stays open: something of the object is still in doubt
+    untold: int = 0
 
 
 class Poller:
@@ -328,9 +331,10 @@ class Poller:
         count = sum(applied.changes.values())
         reading.changes += count
         state.corrected += count
-        state.drift += self._drift(reading, reads, applied)
+        reading.untold += self._untold(reading, reads, applied)
         tools.applied(applied)
         if last:
+            state.untold, state.untold_last = state.untold + reading.untold, reading.untold
             for left in map(self._unread.get, reading.unread):
                 (left or set()).discard(spec.name)
             state.polled_ms, state.error = reading.server_ms, None
@@ -355,7 +359,7 @@ class Poller:
         """Events whose object could not be read, and that this object's poll is the last to answer."""
         return (i for i in reading.unread if self._unread.get(i, set()) <= {reading.spec.name})
 
-    def _drift(self, reading: _Reading, reads: Sequence[ReadRecord], applied: Applied) -> int:
+    def _untold(self, reading: _Reading, reads: Sequence[ReadRecord], applied: Applied) -> int:
         if not reading.expect_told or not applied.changed:
             return 0
         ripe_ms = reading.server_ms - DRIFT_GRACE_MS

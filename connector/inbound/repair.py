@@ -7,7 +7,7 @@ user who lost the right to see an object sees all its records gone.
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,12 @@ import structlog
 from connector.errors import LinkDown, OrgRefused, PoisonError, TransientError
 from connector.inbound.apply import Applied, apply_reads
 from connector.inbound.catalog import SpecChanged
+from connector.inbound.compare import Found, Progress, compare
 from connector.inbound.fence import ReadFence
 from connector.inbound.holes import close_holes
 from connector.inbound.poll import reconcile_cursor
 from connector.inbound.progress import PollMark
-from connector.inbound.rounds import Backoff, RoundKind, Stopwatch, Tools, is_stale, last_id, readable
+from connector.inbound.rounds import Backoff, RoundKind, Stopwatch, Tools, is_stale, readable
 from connector.model.change import Origin
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
@@ -31,7 +32,6 @@ from connector.ports import DirtyRecord, Hole, Purpose, Unit
 log = structlog.get_logger()
 
 MAX_IDS = 2000  # of one retrieve
-PAGE_ROWS = 2000
 # Doubts of one moment are settled together, and a record that is edited all the time is not read all the time.
 GATHER_S = 0.2
 AGAIN_S = 2.0
@@ -39,6 +39,8 @@ LOOK_S = 60.0  # for whole objects that are due
 REFUSED_RETRY_S = 300.0
 # An object whose deletions are held is not compared again before: it costs calls, and a person is needed anyway.
 HELD_RETRY_S = 6 * 3600.0
+# Nor one that ended with records in doubt, as a busy object may each time.
+UNPROVED_RETRY_S = 900.0
 # A reconciliation that ends with records still in doubt reads those this often before it leaves them for later.
 MAX_SETTLE_ROUNDS = 10
 
@@ -68,10 +70,10 @@ class Reconciled:
     """The outcome of comparing one object with the org.
 
     Attributes:
-        compared: Records read.
+        compared: Records that the org has.
         drift: Records that differed, missed ones included.
         repaired: Of these, how many were put right.
-        held: Missed records that were not deleted because they are too many at once.
+        held: Missed records that are not deleted because they are too many at once.
     """
 
     object: str
@@ -84,15 +86,21 @@ class Reconciled:
 class Repairer:
     """One job, and `reconcile` for those who ask."""
 
-    def __init__(self, tools: Tools, rules: RepairRules) -> None:
+    def __init__(
+        self, tools: Tools, rules: RepairRules, *, progress: Progress = lambda _name, _done, _total: None
+    ) -> None:
+        """`progress` gets object, rows compared and in total."""
         self._tools = tools
         self._rules = rules
+        self._progress = progress
         self._wake = asyncio.Event()
         self._held: dict[str, int] = {}  # object -> deletions that wait for a person's word
-        self._held_until: dict[str, float] = {}  # loop time
+        self._unrepaired: dict[str, int] = {}  # object -> what the last comparison left as it was, but those held
+        self._not_before: dict[str, float] = {}  # object -> loop time of its next comparison
         self._rests: dict[str, _Rest] = {}
         self._reconciling = asyncio.Lock()
         self.verified_ms: dict[str, int] = {}
+        self.reread_ms: dict[str, int] = {}  # by the org's clock: since then no value was left unread
 
     def wake(self) -> None:
         """Records are in doubt, or an object is."""
@@ -102,6 +110,10 @@ class Repairer:
     def held(self) -> Mapping[str, int]:
         """Deletions that were not taken over, by object."""
         return {name: count for name, count in self._held.items() if count}
+
+    def drift(self, name: str) -> int:
+        """Records of the object that are known to differ from the org: found by a comparison, and not put right."""
+        return self._unrepaired.get(name, 0) + self._held.get(name, 0)
 
     async def run(self) -> None:
         """Settle doubts as they come up; does not end.
@@ -146,10 +158,25 @@ class Repairer:
         await watch.report("repair", (name,), changes)
         return len(await self._tools.replica.run(partial(_doubts, name=name)))
 
-    async def reconcile(self, name: str, *, kind: RoundKind = "reconcile", allow_deletions: bool = False) -> Reconciled:
-        """Compare an object with the org as a whole, put right what differs, close its holes.
+    async def loaded(self) -> Sequence[str]:
+        """The objects that can be compared."""
+        usable = [name for name in self._tools.catalog.specs if self._tools.catalog.usable(name)]
+        return await self._tools.replica.run(
+            lambda unit: [name for name in usable if PollMark.stored(unit, name) is not None]
+        )
 
-        One API call per 2,000 records, and one per 2,000 records that are missed.
+    async def reconcile(
+        self, name: str, *, kind: RoundKind = "reconcile", repair: bool = True, allow_deletions: bool = False
+    ) -> Reconciled:
+        """Compare an object with the org as a whole; found equal, it is proved so and its holes are closed.
+
+        One API call per 2,000 records, and with `repair` one per 2,000 records that are missed.
+
+        Args:
+            name: The object.
+            kind: Of the round that is told.
+            repair: Put right what differs; else nothing is written but that it was found equal.
+            allow_deletions: A person says that the missed records are gone, however many.
 
         Raises:
             TransientError, LoginRefused, OrgRefused: As the org's client.
@@ -159,32 +186,39 @@ class Repairer:
             spec = self._tools.catalog.specs[name]
             watch = Stopwatch(self._tools, Purpose.VERIFY)
             asked = await self._tools.replica.run(lambda unit: _Asked.of(unit, name))
-            found = await self._compare(spec)
-            self._held[name] = await self._tools.replica.run(
-                partial(self._mark_missed, spec=spec, missed=found.missed, allow=allow_deletions)
-            )
-            left = await self._settle_all(name, allow_deletions=allow_deletions)
-            held = self._held[name]
-            drift = found.changes + len(found.missed)
-            if held:
-                self._held_until[name] = _now_s() + HELD_RETRY_S
-            elif not left:
-                proved = partial(self._proved, asked=asked, to_ms=found.server_ms, corrected=drift)
-                await self._tools.replica.run(proved)
+            found = await compare(self._tools, spec, take_over=repair, progress=self._progress)
+            drift = found.differing + len(found.missed)
+            held = await (self._mend(spec, found, allow=allow_deletions) if repair else self._too_many_of(spec, found))
+            repaired = drift - held if repair else 0
+            self._held[name], self._unrepaired[name] = held, drift - held - repaired
+            ended = partial(self._ended, asked=asked, found=found, equal=repaired == drift, reread=repair)
+            if await self._tools.replica.run(ended):
                 self.verified_ms[name] = found.server_ms
-            repaired = drift - held
+            else:
+                self._not_before[name] = _now_s() + (HELD_RETRY_S if held else UNPROVED_RETRY_S)
+            if repair:
+                self.reread_ms[name] = found.server_ms
             log.info("repair.object_reconciled", object=name, records=found.compared, drift=drift, repaired=repaired)
             await watch.report(kind, (name,), repaired)
             return Reconciled(object=name, compared=found.compared, drift=drift, repaired=repaired, held=held)
 
-    async def _settle_all(self, name: str, *, allow_deletions: bool) -> int:
-        left = 0
+    async def _mend(self, spec: ObjectSpec, found: Found, *, allow: bool) -> int:
+        """Delete what is missed, and settle what came into doubt; returns how many deletions are held."""
+        mark = partial(self._mark_missed, spec=spec, missed=found.missed, allow=allow)
+        self._held[spec.name] = await self._tools.replica.run(mark)
+        await self._settle_all(spec.name, allow_deletions=allow)
+        return self._held[spec.name]
+
+    async def _too_many_of(self, spec: ObjectSpec, found: Found) -> int:
+        """How many deletions a repair would hold."""
+        missed = len(found.missed)
+        return missed if missed > await self._tools.replica.run(lambda unit: self._allowed(unit, spec)) else 0
+
+    async def _settle_all(self, name: str, *, allow_deletions: bool) -> None:
         for _ in range(MAX_SETTLE_ROUNDS):
-            left = await self.settle(name, allow_deletions=allow_deletions)
-            if not left:
-                break
+            if not await self.settle(name, allow_deletions=allow_deletions):
+                return
             await asyncio.sleep(GATHER_S)
-        return left
 
     async def _pass(self) -> float | None:
         """Everything that is due; returns how long to wait, None: until something comes up."""
@@ -195,7 +229,7 @@ class Repairer:
                 continue
             # A comparison that must wait for calls does not keep single records waiting, which have a claim to them.
             waits.append(await self._try(f"settle {name}", name, "repair", self._settle_some))
-            if due and self._held_until.get(name, 0.0) <= _now_s():
+            if due and self._not_before.get(name, 0.0) <= _now_s():
                 waits.append(await self._try(f"compare {name}", name, "reconcile", self._reconcile_due))
         return min((w for w in waits if w >= 0), default=None)
 
@@ -245,49 +279,11 @@ class Repairer:
             verified_ms = mark.polled_ms
             unit.set_cursor(_verified_cursor(name), to_iso(verified_ms), self._tools.now_ms())
         self.verified_ms.setdefault(name, verified_ms)
+        reread = unit.cursor(_reread_cursor(name))
+        self.reread_ms.setdefault(name, to_ms(reread) if reread else verified_ms)
         asked = unit.cursor(reconcile_cursor(name)) is not None
         # Both by the org's clock.
         return asked or mark.polled_ms - verified_ms >= self._rules.verify_interval_ms, True
-
-    async def _compare(self, spec: ObjectSpec) -> "_Found":
-        """Read all of an object in order of Id, and collect the records that the org does not have."""
-        columns = ", ".join(spec.read_fields())
-        after: RecordId | None = None
-        found = _Found()
-        while True:
-            where = f" WHERE Id > '{after}'" if after else ""
-            soql = f"SELECT {columns} FROM {spec.name}{where} ORDER BY Id LIMIT {PAGE_ROWS}"  # noqa: S608  # API names and an id, all checked
-            with self._tools.applying.fences.open(spec.name) as fence:
-                page = await self._tools.org.query(soql, Purpose.VERIFY)
-                last = page.next_url is None and len(page.records) < PAGE_ROWS
-                reads = await readable(self._tools, spec, page.records)
-                upto = last_id(page.records) if page.records and not last else None
-                span = _Span(spec, after, upto, _ids(page.records), reads, fence)
-                with self._tools.remembering():
-                    applied, missed = await self._tools.replica.run(partial(self._compare_span, span=span))
-            self._tools.applied(applied)
-            found.server_ms = found.server_ms or page.server_ms
-            found.compared += len(page.records)
-            found.changes += sum(applied.changes.values())
-            found.missed += missed
-            if upto is None:
-                return found
-            after = upto
-
-    def _compare_span(self, unit: Unit, span: "_Span") -> tuple[Applied, list[RecordId]]:
-        tools = self._tools
-        tools.catalog.expect(span.spec)
-        applied = apply_reads(
-            tools.applying, unit, span.spec, span.reads, fence=span.fence, origin=Origin.REPAIR, settling=True
-        )
-        missed: list[RecordId] = []
-        after = span.after
-        while True:
-            stored = unit.live_ids(span.spec, after, span.upto, PAGE_ROWS)
-            missed += [i for i in stored if i not in span.present and not span.fence.raced(i)]
-            if len(stored) < PAGE_ROWS:
-                return applied, missed
-            after = stored[-1]
 
     def _mark_missed(self, unit: Unit, spec: ObjectSpec, missed: Sequence[RecordId], *, allow: bool) -> int:
         """Have missed records read once more by id, or hold them: returns how many are held."""
@@ -333,12 +329,19 @@ class Repairer:
         log.error("repair.deletions_held", object=answer.spec.name, records=len(missed))
         return frozenset(missed)
 
-    def _proved(self, unit: Unit, asked: "_Asked", to_ms: int, corrected: int) -> None:
-        now_ms = self._tools.now_ms()
-        if unit.cursor(reconcile_cursor(asked.name)) == asked.mark:
-            unit.set_cursor(reconcile_cursor(asked.name), None, now_ms)
-            close_holes(unit, asked.holes, to_ms, corrected, now_ms, self._tools.hole_messages)
-        unit.set_cursor(_verified_cursor(asked.name), to_iso(to_ms), now_ms)
+    def _ended(self, unit: Unit, asked: "_Asked", found: Found, *, equal: bool, reread: bool) -> bool:
+        """Keep what the comparison proved; True if the object is equal to the org now."""
+        now_ms, name = self._tools.now_ms(), asked.name
+        if reread:
+            unit.set_cursor(_reread_cursor(name), to_iso(found.server_ms), now_ms)
+        if not equal or unit.dirty(name, 1):
+            return False
+        if unit.cursor(reconcile_cursor(name)) == asked.mark:
+            unit.set_cursor(reconcile_cursor(name), None, now_ms)
+            corrected = found.differing + len(found.missed)
+            close_holes(unit, asked.holes, found.server_ms, corrected, now_ms, self._tools.hole_messages)
+        unit.set_cursor(_verified_cursor(name), to_iso(found.server_ms), now_ms)
+        return True
 
 
 @dataclass(slots=True)
@@ -347,16 +350,6 @@ class _Rest:
 
     backoff: Backoff
     until_s: float = 0.0
-
-
-@dataclass(slots=True)
-class _Found:
-    """What a comparison saw: records read, changes made, ids that the org does not have, its clock at the start."""
-
-    compared: int = 0
-    changes: int = 0
-    missed: list[RecordId] = field(default_factory=list)
-    server_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,18 +363,6 @@ class _Asked:
     @classmethod
     def of(cls, unit: Unit, name: str) -> "_Asked":
         return cls(name, unit.cursor(reconcile_cursor(name)), unit.open_holes(name))
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """A stretch of an object's ids: behind `after`, up to and with `upto`, and what the org has there."""
-
-    spec: ObjectSpec
-    after: RecordId | None
-    upto: RecordId | None
-    present: frozenset[str]
-    reads: Sequence[ReadRecord]
-    fence: ReadFence
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,13 +381,13 @@ def _doubts(unit: Unit, name: str) -> Sequence[DirtyRecord]:
     return unit.dirty(name, MAX_IDS)
 
 
-def _ids(rows: Sequence[Mapping[str, Any]]) -> frozenset[str]:
-    return frozenset(row["Id"] for row in rows if isinstance(row.get("Id"), str))
-
-
 def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
 def _verified_cursor(name: str) -> str:
     return f"verified:{name}"
+
+
+def _reread_cursor(name: str) -> str:
+    return f"reread:{name}"

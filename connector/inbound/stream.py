@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from base64 import b64decode, b64encode
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -76,7 +76,11 @@ class StreamRules:
 
 @dataclass(slots=True)
 class StreamState:
-    """For health. Times in milliseconds since the Unix epoch, UTC, by the local clock."""
+    """For health. Times in milliseconds since the Unix epoch, UTC, by the local clock.
+
+    Attributes:
+        told: Objects of which events have come in this run.
+    """
 
     status: StreamStatus = "connecting"
     since_ms: int = 0
@@ -86,6 +90,7 @@ class StreamState:
     ignored: int = 0
     duplicates: int = 0
     quarantined: int = 0
+    told: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,6 +302,7 @@ class StreamLoop:
         state.ignored += len(batch) - len(decoded)
         state.duplicates += applied.duplicates
         state.quarantined += applied.quarantined
+        state.told.update(d.event.entity for d in decoded if d.event is not None)
         self._tools.applied(applied)
         if applied.poll:
             self._tell.poll(None if None in applied.poll else [n for n in applied.poll if n is not None])

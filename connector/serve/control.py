@@ -5,7 +5,7 @@ Replies go through the outbox, so that they survive a broken link. `sync` and `v
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -31,6 +31,21 @@ class ReplyTopics(ReplyRules, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A comparison that is asked for.
+
+    Attributes:
+        objects: None: every object.
+        repair: Put right what differs.
+        allow_deletions: Objects of which the org may have lost however many records.
+    """
+
+    objects: Sequence[str] | None
+    repair: bool
+    allow_deletions: Sequence[str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actions:
     """What control messages set off. A PoisonError or TransientError becomes an error reply with its text.
@@ -40,7 +55,7 @@ class Actions:
         sync: Catch up now (None: every object); answers the reply's data when it is done.
         status: The health document.
         command: The stored result of a command, or None.
-        verify: Compare with the org and repair; None: not available.
+        verify: Compare with the org; None: not available.
         schema: JSON Schemas of messages and objects.
     """
 
@@ -50,12 +65,17 @@ class Actions:
     resume: Callable[[], Awaitable[None]]
     status: Callable[[], Awaitable[Mapping[str, Any]]]
     command: Callable[[str], Awaitable[Mapping[str, Any] | None]]
-    verify: Callable[[Sequence[str] | None], Awaitable[Mapping[str, Any]]] | None = None
+    verify: Callable[[Verification], Awaitable[Mapping[str, Any]]] | None = None
     schema: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
 
 
 class _ObjectsRequest(Request):
     objects: list[str] | None = Field(None, min_length=1, max_length=1000)
+
+
+class _VerifyRequest(_ObjectsRequest):
+    repair: bool = True
+    allow_deletions: list[str] = Field(default_factory=list, max_length=1000)
 
 
 class _CommandRequest(Request):
@@ -64,7 +84,7 @@ class _CommandRequest(Request):
 
 _REQUESTS: Mapping[str, type[Request]] = {
     "sync": _ObjectsRequest,
-    "verify": _ObjectsRequest,
+    "verify": _VerifyRequest,
     "pause": Request,
     "resume": Request,
     "status": Request,
@@ -166,18 +186,34 @@ class Control:
         return {}
 
     async def _serve_long(self, asker: Asker, request: Request) -> None:
-        action = self._actions.sync if asker.verb == "sync" else self._actions.verify
-        if action is None:
+        work = self._long_work(request)
+        if work is None:
             raise Refused("not_available", f"{asker.verb} is not available in this version")
-        objects = request.objects if isinstance(request, _ObjectsRequest) else None
-        unknown = sorted(set(objects or ()) - set(self._actions.objects()))
-        if unknown:
-            raise Refused("unknown_object", f"not synced: {', '.join(name[:80] for name in unknown[:20])}")
         if self._jobs.full():
             raise Refused("busy", f"{MAX_WAITING} requests are waiting already")
         # Answered first: if the answer cannot be stored the message comes again, and must not start the work twice.
         await self._reply(asker, "started", {})
-        await self._jobs.put(_Job(asker.verb, partial(action, objects), asker))
+        await self._jobs.put(_Job(asker.verb, work, asker))
+
+    def _long_work(self, request: Request) -> Callable[[], Awaitable[Mapping[str, Any]]] | None:
+        objects = request.objects if isinstance(request, _ObjectsRequest) else None
+        if not isinstance(request, _VerifyRequest):
+            self._check(objects or ())
+            return partial(self._actions.sync, objects)
+        self._check((*(objects or ()), *request.allow_deletions))
+        if request.allow_deletions and not request.repair:
+            raise Refused("invalid_request", "allow_deletions: only where differences are repaired")
+        if objects is not None and not set(request.allow_deletions) <= set(objects):
+            raise Refused("invalid_request", "allow_deletions: not among objects")
+        verify = self._actions.verify
+        if verify is None:
+            return None
+        return partial(verify, Verification(objects, request.repair, request.allow_deletions))
+
+    def _check(self, names: Iterable[str]) -> None:
+        unknown = sorted(set(names) - set(self._actions.objects()))
+        if unknown:
+            raise Refused("unknown_object", f"not synced: {', '.join(name[:80] for name in unknown[:20])}")
 
     async def _reply(self, asker: Asker, state: str, data: Mapping[str, Any]) -> None:
         await self._answer(

@@ -1,9 +1,9 @@
 """The health document: what is observed, the rule that makes it one state, and the loop that publishes it.
 
-`failing`: a person is needed: a reported trouble says so (refused login, refused channel), or the broker refuses
-topics or messages of ours. `degraded`: something is retried or late, reads are still good: any other reported
-trouble, a stream that is not live though it should be, a hole, drift that was not repaired, events in quarantine, a
-queue longer than `LATE_QUEUE`, or a used-up API budget. `ok`: none of these.
+`failing`: a person is needed: a reported trouble says so (refused login, refused channel), deletions are held, or the
+broker refuses topics or messages of ours. `degraded`: something is retried or late, reads are still good: any other
+reported trouble, a stream that is not live though it should be or that leaves out changes, a hole, drift that was not
+repaired, events in quarantine, a queue longer than `LATE_QUEUE`, or a used-up API budget. `ok`: none of these.
 """
 
 import asyncio
@@ -50,8 +50,12 @@ class ObjectNow:
     """One object as it is; times in milliseconds since the Unix epoch, UTC.
 
     Attributes:
-        drift: Records found different by the last verification and not repaired.
+        drift: Records that the last comparison found to differ from the org, and that were not put right.
+        held: Of these, deletions that wait for a person's word.
+        untold: Changes that polls found and a live stream had not told, since the start.
+        stream_deaf: The last poll found some, of an object whose changes the stream does tell.
         holes: Holes that are open.
+        calculated_ms: Since when no formula or roll-up field was left unread; None: it has none.
     """
 
     records: int
@@ -59,7 +63,11 @@ class ObjectNow:
     last_polled_ms: int | None = None
     verified_ms: int | None = None
     drift: int = 0
+    held: int = 0
+    untold: int = 0
+    stream_deaf: bool = False
     holes: int = 0
+    calculated_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +147,13 @@ class Troubles:
 
 def overall(seen: Observations, troubles: State) -> State:
     """The one state; the rule is at the top of this module."""
-    if troubles == "failing" or seen.mesh_refused or seen.parked_count:
+    held = any(o.held for o in seen.objects.values())
+    if troubles == "failing" or held or seen.mesh_refused or seen.parked_count:
         return "failing"
     late = (
         troubles == "degraded"
         or seen.stream.state in ("connecting", "down", "paused")
-        or any(o.holes or o.drift for o in seen.objects.values())
+        or any(o.holes or o.drift or o.stream_deaf for o in seen.objects.values())
         or seen.queues.get("quarantine", 0) > 0
         or max(seen.queues.get("outbox", 0), seen.queues.get("commands", 0)) > LATE_QUEUE
         or (seen.api_used is not None and seen.api_max is not None and seen.api_used >= seen.api_max)
@@ -261,7 +270,10 @@ def _object(now: ObjectNow) -> dict[str, Any]:
         "last_polled_at": _iso(now.last_polled_ms),
         "verified_at": _iso(now.verified_ms),
         "drift": now.drift,
+        "held": now.held,
+        "untold": now.untold,
         "holes": now.holes,
+        "calculated_at": _iso(now.calculated_ms),
     }
 
 

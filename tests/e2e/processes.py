@@ -23,7 +23,7 @@ class Process:
 
     def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str], directory: Path) -> None:
         self._command = list(command)
-        self._env = dict(env)
+        self.env = dict(env)
         self._directory = directory
         self._running: subprocess.Popen[bytes] | None = None
         self._log_start = 0
@@ -44,7 +44,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log if stdout is None else stdout,
                 stderr=log,
-                env=self._env,
+                env=self.env,
                 cwd=self._directory,
                 start_new_session=True,
             )

@@ -256,7 +256,7 @@ async def test_trap_06_silence_is_no_proof(org: DevOrg, copy: Making) -> None:
         await made.inbound.sync()
         assert await made.value("Contact", contact, "Phone") == "1"
         assert made.inbound.stream_state.status == "live"
-        assert made.inbound.poller.states["Contact"].drift == 1
+        assert made.inbound.poller.states["Contact"].untold == 1
         org.ctx.settings.stream_stalled = False
         org.ctx.bus.wake()
         made.update("Contact", contact, {"Phone": "2"})

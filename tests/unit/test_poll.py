@@ -219,7 +219,7 @@ async def test_what_a_healthy_stream_did_not_tell_is_counted(tmp_path: Path, org
             org.put("Contact", B, T0 + 1000, LastActivityDate="2026-11-22")
             org.put("Contact", C, T0 + 599_000, Phone="just now")
             await way.inbound.sync()
-        assert way.inbound.poller.states["Contact"].drift == 1
+        assert way.inbound.poller.states["Contact"].untold == 1
 
 
 @pytest.mark.parametrize(("full_s", "hasty_s"), [(900.0, 60.0), (3600.0, 240.0), (120.0, FASTEST_S), (10.0, 10.0)])

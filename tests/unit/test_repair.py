@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from connector.errors import LinkDown
+from connector.errors import LinkDown, PoisonError
 from connector.model.change import Operation, Origin
 from connector.ports import DirtyRecord, Purpose
 from tests.events import T0, event, record_id
@@ -112,10 +112,66 @@ async def test_a_comparison_finds_what_nothing_told(tmp_path: Path, org: FakeOrg
         assert again.drift == 0
 
 
+async def test_a_look_writes_nothing(tmp_path: Path, org: FakeOrg, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every kind of difference is counted, over several pages, and left; without one the object is proved equal."""
+    monkeypatch.setattr("connector.inbound.compare.PAGE_ROWS", 10)
+    async with opened(tmp_path / "r.db", org) as way:
+        await loaded(way)
+        (equal,) = await way.inbound.verify(repair=False)
+        assert (equal.compared, equal.drift, way.inbound.repairer.verified_ms["Contact"]) == (COUNT, 0, T0)
+        org.server_ms = T0 + 60_000
+        org.put("Contact", A, T0 - 60_000, Phone="silent")
+        org.delete("Contact", B, hard=True)
+        org.put("Contact", record_id(500), T0 - 60_000, LastName="Unseen")
+        (done,) = await way.inbound.verify(repair=False)
+        assert (done.compared, done.drift, done.repaired, done.held) == (COUNT, 3, 0, 0)
+        assert (await way.changes(), await way.dirty()) == ([], {})
+        assert way.inbound.repairer.drift("Contact") == 3
+        assert way.inbound.repairer.verified_ms["Contact"] == T0
+        await way.inbound.verify()
+        assert way.inbound.repairer.drift("Contact") == 0
+        assert way.inbound.repairer.verified_ms["Contact"] == org.server_ms
+
+
+async def test_a_look_tells_what_a_repair_would_hold(tmp_path: Path, org: FakeOrg) -> None:
+    async with opened(tmp_path / "r.db", org) as way:
+        await loaded(way)
+        org.rows["Contact"].clear()
+        (done,) = await way.inbound.verify(repair=False)
+        assert (done.compared, done.drift, done.repaired, done.held) == (0, COUNT, 0, COUNT)
+        assert await way.changes() == []
+
+
+async def test_what_is_not_loaded_cannot_be_compared(tmp_path: Path, org: FakeOrg) -> None:
+    """Its records would all be differences, and be published as such."""
+    async with opened(tmp_path / "r.db", org) as way:
+        with pytest.raises(PoisonError, match="Contact"):
+            await way.inbound.verify(["Contact"])
+        assert await way.inbound.verify() == []
+
+
+async def test_a_busy_object_is_not_compared_all_the_time(tmp_path: Path, org: FakeOrg) -> None:
+    """A comparison that ended with records in doubt proves nothing; the next one has time."""
+    async with opened(tmp_path / "r.db", org) as way:
+        await loaded(way)
+        way.inbound.repairer.verified_ms["Contact"] = T0
+        await way.run(lambda unit: unit.set_cursor("reconcile:Contact", "2026-11-22T17:26:40.000Z", T0))
+
+        async def doubt() -> None:
+            await mark(way, 0)
+
+        org.after["retrieve"].extend([doubt] * 50)
+        await mark(way, 0)
+        await way.inbound.repairer._pass()
+        compared = org.calls_for(Purpose.VERIFY)
+        await way.inbound.repairer._pass()
+        assert (compared, org.calls_for(Purpose.VERIFY)) == (1, 1)
+
+
 async def test_pages_of_a_comparison_cover_all_ids(
     tmp_path: Path, org: FakeOrg, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connector.inbound.repair.PAGE_ROWS", 10)
+    monkeypatch.setattr("connector.inbound.compare.PAGE_ROWS", 10)
     async with opened(tmp_path / "r.db", org) as way:
         await loaded(way)
         for n in (0, 9, 10, 57, 99):
@@ -157,7 +213,7 @@ async def test_many_missing_records_are_not_deleted_without_a_word(tmp_path: Pat
         (done,) = await way.inbound.verify()
         assert way.inbound.repairer.held == {}
         org.rows["Contact"].clear()
-        (done,) = await way.inbound.verify(allow_deletions=True)
+        (done,) = await way.inbound.verify(allow_deletions=["Contact"])
         assert done.repaired == COUNT
         assert await way.equals_org()
 

@@ -90,7 +90,10 @@ HEALTH: Mapping[str, Any] = {
             "last_polled_at": "2026-11-22T17:20:00.000Z",
             "verified_at": None,
             "drift": 0,
+            "held": 0,
+            "untold": 0,
             "holes": 0,
+            "calculated_at": None,
         }
     },
     "queues": {"outbox": 0, "commands": 0, "quarantine": 0},
