@@ -300,14 +300,14 @@ async def test_a_poll_finds_an_echo_too(bench: Bench) -> None:
 
 
 async def test_a_batch_of_200_is_cheap(bench: Bench) -> None:
-    """Well under 10 ms beyond SQL; measured with the SQL in it, and generously."""
+    """Well under 10 ms beyond SQL; measured with the SQL in it, and generously, in processor time of its own."""
     ids = [record_id(n) for n in range(200)]
     await bench.events(*[event("CREATE", i, Name=NAME) for i in ids])
     batch = [decoded(event("UPDATE", i, at_ms=T0 + 1000, Phone="1"), 1) for i in ids]
 
     def timed(unit: Unit) -> float:
-        started = time.perf_counter()
+        started = time.thread_time()
         apply_events(bench.applying, unit, SPECS, batch)
-        return time.perf_counter() - started
+        return time.thread_time() - started
 
     assert await bench.database.run(timed) < 0.1
