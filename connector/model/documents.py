@@ -220,11 +220,11 @@ class ObjectHealth(Document):
     last_polled_at: Iso | None
     verified_at: Iso | None = Field(description="When it was last proved equal to the org.")
     drift: int = Field(description="Records found to differ by the last comparison, and not put right.")
-    held: int = Field(description="Of these, deletions that wait for a person's word: `verify --allow-deletions`.")
-    untold: int = Field(description="Changes that polls found and a live stream had not told, since the start.")
+    held: int = Field(0, description="Of these, deletions that wait for a person's word: `verify --allow-deletions`.")
+    untold: int = Field(0, description="Changes that polls found and a live stream had not told, since the start.")
     holes: int = Field(description="Open ones.")
     calculated_at: Iso | None = Field(
-        description="When formula and roll-up fields were last read for every record; null: it has none."
+        None, description="When formula and roll-up fields were last read for every record; null: it has none."
     )
 
 
