@@ -34,6 +34,12 @@ class Process:
         """True while it runs."""
         return self._running is not None and self._running.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._running is not None, "it does not run"
+        return self._running.pid
+
     def launch(self, *, stdout: int | None = None) -> subprocess.Popen[bytes]:
         """Start it; returns at once."""
         assert not self.alive, "it runs already"

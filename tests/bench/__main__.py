@@ -1,0 +1,56 @@
+"""The benchmarks: `python -m tests.bench [NAME ...] [--json FILE]`; all of them unless named.
+
+Each runs the product as its operator does, on this machine. Exits 1 if a figure misses its target.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tests.bench import commands
+from tests.bench.harness import Figure, document, machine, table
+from tests.broker import BrokerOptions, ProcessBroker
+from tests.e2e.stack import Stack
+
+Benchmark = Callable[[Path], Sequence[Figure]]
+
+
+def commands_benchmark(directory: Path) -> Sequence[Figure]:
+    """Commands on an org of ten thousand contacts, with the settings that ship."""
+    options = BrokerOptions(extra=("max_queued_messages 100000", "max_inflight_messages 500", "set_tcp_nodelay true"))
+    broker = ProcessBroker(directory / "broker", options)
+    with Stack(directory, broker, {"sync": {"objects": ["Contact"]}}, ("Contact",)) as stack:
+        stack.org.set(api_limit=10**9, delivered_event_limit=10**9)
+        stack.org.seed(contacts=commands.UPDATES)
+        stack.start()
+        return [*commands.idle(stack), *commands.throughput(stack)]
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {"commands": commands_benchmark}
+
+
+def main() -> int:
+    """Run them."""
+    options = _options()
+    facts = machine()
+    figures: list[Figure] = []
+    for name in options.names or BENCHMARKS:
+        with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+            figures += BENCHMARKS[name](Path(directory))
+    sys.stdout.write(table(figures) + "\n")
+    if options.json is not None:
+        options.json.write_text(document(figures, facts) + "\n", encoding="utf-8")
+    return 0 if all(figure.met for figure in figures) else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which")
+    parser.add_argument("--json", type=Path, help="write machine, versions and figures there")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
