@@ -44,6 +44,10 @@ lost-answers: setup ## 10,000 creates of which many an answer is lost: no duplic
 soak: setup ## A thousand seeds of random edits, commands and faults, each settled and compared (an hour)
 	$(BIN)/python -m tests.faults.soak --seeds $(SEEDS)
 
+.PHONY: bench
+bench: setup ## Measure, beside the same work without the connector; figures and machine as JSON in bench.json
+	$(BIN)/python -m tests.bench --json bench.json
+
 schemas: setup ## Write schemas/ anew from the models
 	$(BIN)/python -m connector.schemas schemas
 

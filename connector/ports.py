@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from connector.errors import TransientError
 from connector.model.change import Change, Operation, Origin, ReceivedEvent, ReplayId, Subscribed
-from connector.model.command import Command, CommandStatus, OrgProblem
+from connector.model.command import Command, CommandStatus, IngestJob, IngestKind, OrgProblem
 from connector.model.history import History
 from connector.model.ids import RecordId
 from connector.model.message import Delivery, Message, OutboxMessage
@@ -71,16 +71,20 @@ class QueryPage:
 
 @dataclass(frozen=True, slots=True)
 class BulkJob:
-    """A Bulk API 2.0 query job.
+    """A Bulk API 2.0 query or ingest job.
 
     Attributes:
-        state: UploadComplete, InProgress, JobComplete, Failed or Aborted.
+        state: UploadComplete, InProgress, JobComplete, Failed or Aborted; of an ingest job also Open.
         error: The org's message where it failed.
+        processed_count: Records that it has written or refused; None where the org does not tell.
+        server_ms: The org's clock when it answered, milliseconds since the Unix epoch, UTC; None if not told.
     """
 
     id: str
     state: str
     error: str | None = None
+    processed_count: int | None = None
+    server_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +223,51 @@ class OrgClient(Protocol):
 
     async def limits(self, purpose: Purpose) -> Mapping[str, Any]:
         """The org's limits resource."""
+        ...
+
+
+class IngestClient(Protocol):
+    """The org's Bulk API 2.0 for writes. Every method but the first may raise as those of `OrgClient`.
+
+    A job is made, given its records once, and closed; from then on the org works on it.
+    """
+
+    def takes(self, write: RecordWrite) -> bool:
+        """May the write go by a job? Not one under a condition, nor one whose values its CSV cannot hold."""
+        ...
+
+    async def start(self, kind: IngestKind) -> BulkJob:
+        """Make a job."""
+        ...
+
+    async def upload(self, job_id: str, kind: IngestKind, writes: Sequence[RecordWrite]) -> None:
+        """Give a job its records, all of its kind."""
+        ...
+
+    async def close(self, job_id: str) -> None:
+        """Have the org begin."""
+        ...
+
+    async def abort(self, job_id: str) -> None:
+        """Have the org stop; OrgRefused if the job has ended."""
+        ...
+
+    async def job(self, job_id: str) -> BulkJob:
+        """State of a job. RecordGone if the org no longer has it."""
+        ...
+
+    async def outcomes(
+        self, job_id: str, kind: IngestKind, writes: Sequence[RecordWrite]
+    ) -> Sequence[WriteOutcome | TransientError]:
+        """What became of each write of a job that has ended, in order.
+
+        OrgUnavailable: the org says that it did not try it. LinkDown: none of the org's rows is this write's. Of
+        writes that are equal in all they set it is only known how many were taken.
+        """
+        ...
+
+    async def delete(self, job_id: str) -> None:
+        """Remove an ended job and its results."""
         ...
 
 
@@ -474,6 +523,42 @@ class Unit(Protocol):
 
     def echo_seen(self, command_id: str, version: int) -> None:
         """The change of this version was the command's own, and that of those it carried; 0: none will come."""
+        ...
+
+    # Ingest jobs
+    def fullest_kind(self, least: int) -> IngestKind | None:
+        """What most of the waiting commands are that an ingest job may carry; None if there are fewer than `least`."""
+        ...
+
+    def next_of_kind(self, kind: IngestKind, now_ms: int, after_seq: int, limit: int) -> Sequence[Command]:
+        """Commands for an ingest job that wait for no other, in order, from behind `after_seq`; at most one per record.
+
+        Only those that were never tried.
+        """
+        ...
+
+    def add_ingest_job(self, kind: IngestKind) -> IngestJob:
+        """A job that the org has not made yet."""
+        ...
+
+    def ingest_job_made(self, job: IngestJob, job_id: str, opened_ms: int | None) -> IngestJob:
+        """The org has made it."""
+        ...
+
+    def ingest_jobs(self) -> Sequence[IngestJob]:
+        """Those under way, the oldest first."""
+        ...
+
+    def carried(self, job: IngestJob, after_seq: int, limit: int) -> Sequence[Command]:
+        """The job's commands that are not settled, in order, from behind `after_seq`."""
+        ...
+
+    def remove_ingest_job(self, job: IngestJob) -> None:
+        """None of its commands is open any more."""
+        ...
+
+    def interrupted(self, limit: int) -> Sequence[Command]:
+        """Commands whose call was begun, in order; after a start, those that the last process did not settle."""
         ...
 
     # API calls

@@ -203,6 +203,9 @@ class CommandSettings(_Section):
     settle_for: Duration = Field(
         timedelta(minutes=10), description="A lost create without external id is looked for so long."
     )
+    bulk_threshold: int = Field(
+        5000, ge=0, description="Waiting commands of one kind from which on they go as a Bulk job; 0: never."
+    )
 
 
 class QuerySettings(_Section):

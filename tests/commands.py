@@ -184,6 +184,7 @@ class Bench:
         return CommandWriter(
             replica=self.database,
             org=self.org,  # type: ignore[arg-type]  # the three methods that the writer uses
+            ingest=self.org,  # type: ignore[arg-type]  # no queue here is long enough for it
             catalog=self.catalog,
             read=read,
             result=PlainAnswers().result,

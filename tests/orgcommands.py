@@ -100,9 +100,21 @@ class OrgBench:
     @asynccontextmanager
     async def sending(self, seed: int = 1) -> AsyncIterator[CommandWriter]:
         """The writer at work; it finishes what it has begun."""
-        self.writer = CommandWriter(
+        self.writer = self.make_writer(seed)
+        job = asyncio.create_task(self.writer.run())
+        try:
+            yield self.writer
+        finally:
+            self.writer.drain()
+            await job
+            self.writer = None
+
+    def make_writer(self, seed: int = 1) -> CommandWriter:
+        """A writer, as after a start of the process."""
+        return CommandWriter(
             replica=self.database,
             org=self.door.rest,
+            ingest=self.door.rest.ingest,
             catalog=self.specs,
             read=from_row,
             result=self.answers.result,
@@ -111,13 +123,6 @@ class OrgBench:
             rng=random.Random(seed),
             settled=lambda: None,
         )
-        job = asyncio.create_task(self.writer.run())
-        try:
-            yield self.writer
-        finally:
-            self.writer.drain()
-            await job
-            self.writer = None
 
     async def send_all(self, timeout_s: float = 20.0) -> None:
         """Send until every command has its end."""
@@ -192,6 +197,7 @@ async def org_bench(
     owner: Mapping[str, str] | None = None,
     settle_ms: int = 10 * 60 * 1000,
     timeout_s: float = 5.0,
+    bulk_threshold: int = 0,
 ) -> AsyncIterator[OrgBench]:
     """A bench for these objects (name -> fields)."""
     async with opened(org_session(org), timeout_s=timeout_s) as door, Database(path) as database:
@@ -200,7 +206,7 @@ async def org_bench(
             specs[name] = object_spec(await door.rest.describe(name, Purpose.CATCH_UP), names)
             spec = specs[name]
             await database.run(lambda unit, spec=spec: unit.define(spec))  # type: ignore[misc] # bound at once
-        rules = _rules(specs, external_id=external_id, owner=owner, settle_ms=settle_ms)
+        rules = _rules(specs, external_id=external_id, owner=owner, settle_ms=settle_ms, bulk_threshold=bulk_threshold)
         with _noting(OrgBench(org, door, database, Specs(specs), rules)) as bench:
             yield bench
 
@@ -219,6 +225,7 @@ def _rules(
     external_id: str,
     owner: Mapping[str, str] | None = None,
     settle_ms: int = 10 * 60 * 1000,
+    bulk_threshold: int = 0,
 ) -> OutboundRules:
     allowed = WriteRules(
         writable=True,
@@ -229,7 +236,11 @@ def _rules(
         owner=owner or {},
     )
     return OutboundRules(
-        objects=dict.fromkeys(objects, allowed), max_payload_bytes=1 << 18, backoff_max_s=0.3, settle_ms=settle_ms
+        objects=dict.fromkeys(objects, allowed),
+        max_payload_bytes=1 << 18,
+        backoff_max_s=0.3,
+        settle_ms=settle_ms,
+        bulk_threshold=bulk_threshold,
     )
 
 

@@ -126,6 +126,7 @@ class Daemon:
         self._writer = CommandWriter(
             replica=self._database,
             org=self._org.rest,
+            ingest=self._org.rest.ingest,
             catalog=self._inbound.catalog,
             read=from_row,
             result=answers.ended,

@@ -80,6 +80,7 @@ async def _sending(settings: Settings) -> AsyncIterator[None]:
         writer = CommandWriter(
             replica=database,
             org=org.rest,
+            ingest=org.rest.ingest,
             catalog=catalog,
             read=from_row,
             result=Envelope(Topics(root=settings.mqtt.root), node=settings.node.name).result,

@@ -57,6 +57,7 @@ def outbound_rules(settings: Settings) -> OutboundRules:
         deletes_per_hour=commands.deletes_per_hour,
         backoff_max_s=settings.sync.backoff_max.total_seconds(),
         settle_ms=milliseconds(commands.settle_for),
+        bulk_threshold=commands.bulk_threshold,
     )
 
 

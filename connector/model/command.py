@@ -70,6 +70,7 @@ class Command:
         attempts: Calls made so far.
         sent: What of `fields` went to the org with the last call, with what it carried of other commands; None before.
         carried_by: The command whose call brought this one's fields; None: its own.
+        ingest: The ingest job under way that carries it (`IngestJob.number`); None: it goes by calls, or is settled.
         answer_lost: The org may have taken an earlier attempt: find out before the next one.
         errors: The org's errors of the last attempt.
         sent_ms: When the last call began, milliseconds since the Unix epoch, UTC.
@@ -102,6 +103,7 @@ class Command:
     conflict: Mapping[str, Any] | None = None
     sent: Mapping[str, Any] | None = None
     carried_by: str | None = None
+    ingest: int | None = None
     sent_ms: int | None = None
     written_ms: int | None = None
     retry_ms: int | None = None
@@ -116,6 +118,35 @@ class Command:
         if self.status is CommandStatus.SUCCEEDED and self.written_ms is not None:
             return self.written_ms // 1000 >= record.modified_ms // 1000
         return self.status is CommandStatus.SUCCEEDED or not self.status.final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestKind:
+    """What one ingest job of the org can hold: one operation on one object.
+
+    Attributes:
+        external_id: Field that an upsert goes by, else None.
+    """
+
+    object: str
+    operation: Operation
+    external_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestJob:
+    """A Bulk ingest job that carries commands; stored until each of them is settled.
+
+    Attributes:
+        number: Our own, by which commands name it.
+        job_id: The org's; None until the org has made it, and then nothing has been given to it.
+        opened_ms: The org's clock when it made the job: whatever the job writes is written later.
+    """
+
+    number: int
+    kind: IngestKind
+    job_id: str | None = None
+    opened_ms: int | None = None
 
 
 def external_key(object_name: str, field: str, value: object) -> str:

@@ -6,7 +6,7 @@ until the unit that stores its outcome, and what is found `sending` at a start h
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -15,13 +15,14 @@ import structlog
 from connector.errors import LinkDown, OrgThrottled, OrgUnavailable, RowLocked, TransientError
 from connector.model.change import Operation
 from connector.model.codes import HALTED, Reaction, is_daily_limit, reaction_to, wait_s
-from connector.model.command import Command, CommandStatus, OrgProblem
+from connector.model.command import Command, CommandStatus, IngestJob, OrgProblem
 from connector.model.ids import to_record_id
 from connector.model.message import Message
 from connector.model.objects import ObjectSpec
 from connector.outbound.asking import Answer, Questions
 from connector.outbound.lost import Found, Verdict
 from connector.outbound.plan import MOST_MERGED, Ask, Finish, Planner, Question, Remote, Send, Wait
+from connector.outbound.planned import Conclusion, Group, Planned, Taken
 from connector.outbound.rules import OutboundRules
 from connector.ports import OrgClient, Replica, Unit, WriteOutcome
 
@@ -42,51 +43,6 @@ class Catalog(Protocol):
     def spec(self, name: str) -> ObjectSpec | None:
         """The object, or None if it is not synced."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """A command, and those that wait behind it on its record."""
-
-    head: Command
-    behind: tuple[Command, ...] = ()
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """All of them."""
-        return (self.head.command_id, *(c.command_id for c in self.behind))
-
-
-@dataclass(slots=True)
-class Planned:
-    """What one unit decided for a batch."""
-
-    asks: list[tuple[Group, Ask]] = field(default_factory=list)
-    sends: list[tuple[Group, Send]] = field(default_factory=list)
-    specs: dict[str, ObjectSpec] = field(default_factory=dict)
-    settled: list[Command] = field(default_factory=list)
-    waits_s: list[float] = field(default_factory=list)
-    back: dict[tuple[str, float | None, bool], tuple[TransientError, list[Command]]] = field(default_factory=dict)
-
-    def give_back(self, commands: Iterable[Command], error: TransientError, *, lost: bool) -> None:
-        """They wait for another try; those with the same reason go together again."""
-        key = (str(error), error.retry_after_s, lost)
-        self.back.setdefault(key, (error, []))[1].extend(commands)
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A batch.
-
-    Attributes:
-        groups: What is still open after planning.
-        planned: The first steps.
-        count: Heads looked at, those that needed no call included.
-    """
-
-    groups: Sequence[Group]
-    planned: Planned
-    count: int
 
 
 class Batches:
@@ -125,7 +81,7 @@ class Batches:
         """The next commands that may go, planned; they are this batch's until `work` has ended with them."""
         taken = await self._replica.run(partial(self._take, limit))
         self._busy.update(i for group in taken.groups for i in group.ids)
-        self._tell(taken.planned)
+        self.tell(taken.planned)
         return taken
 
     async def work(self, taken: Taken) -> TransientError | None:
@@ -147,9 +103,9 @@ class Batches:
             if planned.sends:
                 outcomes = await self._write([send for _, send in planned.sends])
                 down.extend(_down(outcome) for outcome in outcomes)
-                concluded = _Conclusion(answers, refused)
+                concluded = Conclusion(answers, refused)
                 await self._replica.run(partial(self._conclude, planned, outcomes, concluded))
-                self._tell(planned)
+                self.tell(planned)
                 again += concluded.again
                 if concluded.asks:
                     asked = await self._questions.answer(concluded.asks, planned.specs)
@@ -158,11 +114,59 @@ class Batches:
                 break
             planned = Planned(specs=planned.specs)
             await self._replica.run(partial(self._plan_again, planned, again, answers, refused))
-            self._tell(planned)
+            self.tell(planned)
         else:
             left = [group for group, _ in (*planned.asks, *planned.sends)]
-            self._tell(await self._replica.run(partial(self._give_up_for_now, left)))
+            self.tell(await self._replica.run(partial(self._give_up_for_now, left)))
         return down[0] if down and all(error is not None for error in down) else None
+
+    # What an ingest job carries in the place of a call
+
+    def begin_for(self, unit: Unit, job: IngestJob, heads: Iterable[Command], fits: Callable[[Send], bool]) -> Planned:
+        """Begin those writes that need no look at the org and that `fits` takes; the other commands are left alone.
+
+        Call `tell` with what it returns.
+        """
+        planned, now_ms = Planned(), self._now_ms()
+        spec, rules = self._catalog.spec(job.kind.object), self._rules.objects.get(job.kind.object)
+        if spec is None or rules is None:
+            return planned
+        planner = Planner(unit, spec, rules, now_ms)
+        for head in heads:
+            if head.command_id in self._busy:
+                continue
+            group = Group(head, self._behind(unit, head))
+            match planner.plan(head, group.behind):
+                case Finish(command):
+                    self._finish(unit, planned, command)
+                case Send() as send if fits(send):
+                    planned.sends.append((group, self._begun(unit, send, job.number)))
+        return planned
+
+    async def settle(
+        self, sends: Sequence[tuple[Group, Send]], outcomes: Sequence[WriteOutcome | TransientError]
+    ) -> None:
+        """Store what became of writes that a job has made; what needs another look at the org waits for its turn."""
+        planned = Planned(sends=list(sends))
+        await self._replica.run(partial(self._settle, planned, outcomes))
+        self.tell(planned)
+
+    def _settle(self, planned: Planned, outcomes: Sequence[WriteOutcome | TransientError], unit: Unit) -> None:
+        concluded = Conclusion({}, {})
+        self._conclude(planned, outcomes, concluded, unit)
+        for command_id in (i for group in concluded.again for i in group.ids):
+            command = unit.command(command_id)
+            if command is not None and command.status is CommandStatus.SENDING:
+                unit.update_command(_waiting(command))
+
+    async def untried(self, commands: Sequence[Command]) -> None:
+        """They wait as before: the org has not heard of them."""
+
+        def put_back(unit: Unit) -> None:
+            for command in commands:
+                unit.update_command(replace(_waiting(command), attempts=command.attempts - 1, sent_ms=None))
+
+        await self._replica.run(put_back)
 
     # Units
 
@@ -261,24 +265,28 @@ class Batches:
                 planned.give_back([command], error, lost=True)
                 covered.add(command.command_id)
             case Send(commands):
-                sending = tuple(
-                    replace(c, status=CommandStatus.SENDING, attempts=c.attempts + 1, sent_ms=self._now_ms())
-                    for c in commands
-                )
-                for command in sending:
-                    unit.update_command(command)
                 covered.update(c.command_id for c in commands)
-                planned.sends.append((group, replace(step, commands=sending)))
+                planned.sends.append((group, self._begun(unit, step)))
         # What was under way with the others and is not any more waits for its turn again.
         for command in group.behind:
             if command.command_id not in covered and command.status is CommandStatus.SENDING:
                 unit.update_command(_waiting(command))
 
+    def _begun(self, unit: Unit, send: Send, ingest: int | None = None) -> Send:
+        """The write as it is on disk before the org hears of it."""
+        sending = tuple(
+            replace(c, status=CommandStatus.SENDING, attempts=c.attempts + 1, sent_ms=self._now_ms(), ingest=ingest)
+            for c in send.commands
+        )
+        for command in sending:
+            unit.update_command(command)
+        return replace(send, commands=sending)
+
     def _conclude(
         self,
         planned: Planned,
         outcomes: Sequence[WriteOutcome | TransientError],
-        concluded: "_Conclusion",
+        concluded: Conclusion,
         unit: Unit,
     ) -> None:
         for (group, send), outcome in zip(planned.sends, outcomes, strict=True):
@@ -305,7 +313,7 @@ class Batches:
         planned: Planned,
         sent: tuple[Group, Send],
         outcome: WriteOutcome,
-        concluded: "_Conclusion",
+        concluded: Conclusion,
     ) -> None:
         group, send = sent
         command, errors = send.commands[-1], outcome.errors
@@ -344,7 +352,7 @@ class Batches:
 
     def _finish(self, unit: Unit, planned: Planned, command: Command) -> None:
         """The command's end and its result."""
-        done = replace(command, completed_ms=self._now_ms(), retry_ms=None)
+        done = replace(command, completed_ms=self._now_ms(), retry_ms=None, ingest=None)
         unit.update_command(done)
         if done.status is CommandStatus.SUCCEEDED and done.written_ms is None and not done.answer_lost:
             unit.echo_seen(done.command_id, 0)  # nothing was written: no change will come
@@ -399,7 +407,7 @@ class Batches:
                 return [error]
         return await self._org.write_many([replace(send.write, if_unmodified_since_ms=None) for send in sends])
 
-    def _tell(self, planned: Planned) -> None:
+    def tell(self, planned: Planned) -> None:
         """Log what has been settled, and wake whoever publishes it."""
         for seconds in planned.waits_s:
             self._due_in(seconds)
@@ -417,23 +425,8 @@ class Batches:
             self._settled()
 
 
-class _Conclusion:
-    """What a round leaves to be done in the next one."""
-
-    def __init__(self, answers: dict[str, Answer], refused: dict[str, tuple[OrgProblem, ...]]) -> None:
-        self.answers = answers
-        self.refused = refused
-        self.again: list[Group] = []
-        self.asks: list[Ask] = []
-
-    def ask(self, group: Group, ask: Ask) -> None:
-        """The group goes on once this is answered."""
-        self.again.append(group)
-        self.asks.append(ask)
-
-
 def _waiting(command: Command) -> Command:
-    return replace(command, status=CommandStatus.ACCEPTED, sent=None, carried_by=None, retry_ms=None)
+    return replace(command, status=CommandStatus.ACCEPTED, sent=None, carried_by=None, ingest=None, retry_ms=None)
 
 
 def _not_now(errors: tuple[OrgProblem, ...]) -> TransientError:

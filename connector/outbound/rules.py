@@ -37,6 +37,7 @@ class OutboundRules:
         backoff_max_s: Longest wait between two tries.
         settle_ms: How long the record of a lost create without an external id is looked for before it is decided.
         parallel: Batches under way at once.
+        bulk_threshold: Waiting commands of one kind from which on they go as an ingest job; 0: never.
     """
 
     objects: Mapping[str, WriteRules]
@@ -46,3 +47,4 @@ class OutboundRules:
     backoff_max_s: float = 60.0
     settle_ms: int = 10 * 60 * 1000
     parallel: int = 4
+    bulk_threshold: int = 0

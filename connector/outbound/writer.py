@@ -13,10 +13,12 @@ from connector.errors import OrgThrottled
 from connector.model.command import Command, CommandStatus
 from connector.model.message import Message
 from connector.outbound.asking import Questions
-from connector.outbound.batch import FIRST_BACKOFF_S, Batches, Catalog, Taken
+from connector.outbound.batch import FIRST_BACKOFF_S, Batches, Catalog
+from connector.outbound.bulk import BulkLane
 from connector.outbound.lost import Read
+from connector.outbound.planned import Taken
 from connector.outbound.rules import OutboundRules
-from connector.ports import OrgClient, Replica, Unit
+from connector.ports import IngestClient, OrgClient, Replica, Unit
 
 log = structlog.get_logger()
 
@@ -36,6 +38,7 @@ class CommandWriter:
         *,
         replica: Replica,
         org: OrgClient,
+        ingest: IngestClient,
         catalog: Catalog,
         read: Read,
         result: Callable[[Command], Sequence[Message]],
@@ -61,6 +64,11 @@ class CommandWriter:
             settled=settled,
             due_in=self._wake_in,
         )
+        self._bulk = BulkLane(
+            replica=replica, client=ingest, batches=self._batches, rules=rules, now_ms=now_ms, rng=rng
+        )
+        # So much waits that an ingest job may be worth it; at the start nobody knows.
+        self._long = True
         self._wake = asyncio.Event()
         self._full = asyncio.Event()
         self._stored_count = 0
@@ -73,6 +81,7 @@ class CommandWriter:
     def drain(self) -> None:
         """Begin nothing more; `run` returns once what is under way is settled."""
         self._draining = True
+        self._bulk.drain()
         self._full.set()
         self._wake.set()
 
@@ -96,11 +105,15 @@ class CommandWriter:
         """
         while await self._replica.run(self._recover) == _RECOVERED_AT_ONCE:
             pass
+        unended = await self._bulk.recover()
         try:
             async with asyncio.TaskGroup() as group:
+                for job in unended:
+                    group.create_task(self._bulk.work(job), name=f"commands.ingest.{job.number}")
                 slots = asyncio.Semaphore(self._rules.parallel)
                 while not self._draining:
                     self._wake.clear()
+                    await self._begin_job(group)
                     if await self._take(group, slots):
                         continue
                     with contextlib.suppress(TimeoutError):
@@ -112,7 +125,7 @@ class CommandWriter:
 
     def _recover(self, unit: Unit) -> int:
         """What was being sent when the process died is taken up again; its answer counts as lost."""
-        found = unit.commands(CommandStatus.SENDING, _RECOVERED_AT_ONCE)
+        found = unit.interrupted(_RECOVERED_AT_ONCE)
         for command in found:
             lost = replace(
                 command, status=CommandStatus.ACCEPTED, answer_lost=True, sent=None, carried_by=None, retry_ms=None
@@ -120,6 +133,14 @@ class CommandWriter:
             unit.update_command(lost)
             log.info("command.answer_lost", command_id=command.command_id, attempt=command.attempts)
         return len(found)
+
+    async def _begin_job(self, group: asyncio.TaskGroup) -> None:
+        """Put what a long queue holds of one kind into an ingest job, if that is to be."""
+        if not self._long or not self._may_send():
+            return
+        job = await self._bulk.begin()
+        if job is not None:
+            group.create_task(self._bulk.work(job), name=f"commands.ingest.{job.number}")
 
     async def _take(self, group: asyncio.TaskGroup, slots: asyncio.Semaphore) -> bool:
         """Take one batch and begin it; False if there is nothing to take now."""
@@ -138,6 +159,7 @@ class CommandWriter:
             slots.release()
             raise
         self._gathering = 1 < taken.count < MOST_TAKEN
+        self._long = taken.count == MOST_TAKEN
         if not taken.groups:
             slots.release()
             return taken.count > 0

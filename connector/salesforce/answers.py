@@ -211,6 +211,14 @@ def server_ms(headers: Mapping[str, str]) -> int:
         raise LinkDown("an answer without a readable Date header") from error
 
 
+def clock_ms(headers: Mapping[str, str]) -> int | None:
+    """The same for an answer that stands without it: None where there is no readable `Date`."""
+    try:
+        return server_ms(headers)
+    except LinkDown:
+        return None
+
+
 def api_usage(headers: Mapping[str, str]) -> tuple[int, int] | None:
     """Requests used and allowed in 24 hours, of `Sforce-Limit-Info`; None where it does not tell.
 

@@ -1,6 +1,6 @@
-"""Bulk API 2.0 query jobs: what their answers say.
+"""Bulk API 2.0 jobs: what their answers say.
 
-Source: Bulk API 2.0 and Bulk API Developer Guide, "Query Jobs".
+Source: Bulk API 2.0 and Bulk API Developer Guide, "Query Jobs", "Ingest Jobs".
 """
 
 import codecs
@@ -10,6 +10,7 @@ from typing import Any
 
 from connector.errors import LinkDown
 from connector.ports import BulkJob, BulkPage
+from connector.salesforce.answers import clock_ms
 
 # Few large pages: each is an API call. The widest rows still make a page of some ten megabytes.
 ROWS_PER_PAGE = 10_000
@@ -65,14 +66,20 @@ def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
         yield rest
 
 
-def job(value: Any) -> BulkJob:
-    """A job as the org describes it.
+def job(value: Any, headers: Mapping[str, str]) -> BulkJob:
+    """A job as the org describes it, in an answer with these headers.
 
     Raises:
         LinkDown: It has no id or state.
     """
     try:
-        error = value.get("errorMessage")
-        return BulkJob(str(value["id"]), str(value["state"]), str(error) if error else None)
+        error, count = value.get("errorMessage"), value.get("numberRecordsProcessed")
+        return BulkJob(
+            id=str(value["id"]),
+            state=str(value["state"]),
+            error=str(error) if error else None,
+            processed_count=count if isinstance(count, int) else None,
+            server_ms=clock_ms(headers),
+        )
     except (AttributeError, KeyError, TypeError) as wrong:
         raise LinkDown("a Bulk job without id or state") from wrong

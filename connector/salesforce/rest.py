@@ -12,6 +12,7 @@ from connector.ports import BulkJob, BulkPage, OrgRefusal, Purpose, QueryPage, R
 from connector.salesforce import bulk
 from connector.salesforce.answers import Answer, content, problems_of, server_ms
 from connector.salesforce.budget import ApiBudget
+from connector.salesforce.ingesting import Ingesting
 from connector.salesforce.login import Session
 from connector.salesforce.transport import Request, Transport
 from connector.salesforce.writing import Writing
@@ -30,6 +31,9 @@ _UNNAMED = OrgProblem(code="UNKNOWN_EXCEPTION", message="the org names no error"
 
 class RestClient:
     """See `ports.OrgClient`.
+
+    Attributes:
+        ingest: See `ports.IngestClient`.
 
     Args:
         session: Gives the token.
@@ -52,6 +56,7 @@ class RestClient:
         self._data = f"/services/data/v{api_version}/"
         self._call_options = {"Sforce-Call-Options": f"client={client_name}"}
         self._writing = Writing(self._transport, self._data, self._call_options)
+        self.ingest = Ingesting(self._transport, self._call_options)
         self._query_options = {**self._call_options, "Sforce-Query-Options": f"batchSize={_ROWS_PER_PAGE}"}
 
     async def __aenter__(self) -> Self:
@@ -163,11 +168,13 @@ class RestClient:
             "columnDelimiter": "COMMA",
             "lineEnding": "LF",
         }
-        return bulk.job(content(await self._post("jobs/query", body, purpose), write=True))
+        answer = await self._post("jobs/query", body, purpose)
+        return bulk.job(content(answer, write=True), answer.headers)
 
     async def bulk_job(self, job_id: str, purpose: Purpose) -> BulkJob:
         """See `OrgClient`."""
-        return bulk.job(content(await self._get(_job(job_id), purpose)))
+        answer = await self._get(_job(job_id), purpose)
+        return bulk.job(content(answer), answer.headers)
 
     async def bulk_page(self, job_id: str, locator: str | None, purpose: Purpose) -> BulkPage:
         """See `OrgClient`."""

@@ -31,6 +31,7 @@ log = structlog.get_logger()
 WORKERS = 8
 _CHUNK_BYTES = 64 * 1024
 _UNAUTHORIZED = 401
+_CSV = "text/csv; charset=UTF-8"
 # requests' time-out is of one wait for the socket; an answer that trickles is given up after so many of them.
 _TRICKLE_FACTOR = 10
 _NEVER_CONNECTED = (urllib3_errors.NewConnectionError, urllib3_errors.ConnectTimeoutError)
@@ -43,6 +44,7 @@ class Request:
     Attributes:
         path: Below `/services/data/vXX.X/`; with a slash in front below the host.
         json: Body, encoded as JSON; None for none.
+        csv: Body that is CSV, in place of JSON.
         sink: Takes the chunks of a successful answer's body in the worker thread; the answer's own is then empty.
     """
 
@@ -52,6 +54,7 @@ class Request:
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
+    csv: bytes | None = None
     sink: Callable[[Iterator[bytes]], None] | None = None
 
 
@@ -187,13 +190,15 @@ class _Connection(Salesforce):
         received: list[requests.Response] = []
         url = self.token.instance_url + request.path if request.path[:1] == "/" else self.base_url + request.path
         # The library raises for any status from 300 on; which error it is, status and errorCode decide together.
+        headers = dict(request.headers) | ({} if request.csv is None else {"Content-Type": _CSV})
         with suppress(SalesforceError):
             self._call_salesforce(
                 request.method,
                 url,
                 params=dict(request.params),
-                headers=dict(request.headers),
+                headers=headers,
                 json=request.json,
+                data=request.csv,
                 timeout=timeout_s,
                 allow_redirects=False,
                 stream=True,

@@ -11,7 +11,7 @@ from connector.model.command import OrgProblem
 from connector.model.ids import to_record_id
 from connector.ports import Purpose, RecordWrite, WriteOutcome
 from connector.salesforce import batches
-from connector.salesforce.answers import Answer, content, is_success, problems, problems_of, server_ms
+from connector.salesforce.answers import Answer, clock_ms, content, is_success, problems, problems_of
 from connector.salesforce.transport import Request, Transport
 
 _UNNAMED = OrgProblem(code="UNKNOWN_EXCEPTION", message="the org names no error", fields=[])
@@ -42,7 +42,7 @@ class Writing:
             answer = await self._transport.send(self._request(write))
             errors = () if is_success(answer.status) else problems(answer)
             if errors and reaction_to(errors) is Reaction.UNCERTAIN:
-                return WriteOutcome(write.record_id, errors, status=answer.status, server_ms=_clock_ms(answer))
+                return WriteOutcome(write.record_id, errors, status=answer.status, server_ms=clock_ms(answer.headers))
             return _outcome(write, answer)
         except OrgRefused as error:
             return WriteOutcome(id=write.record_id, errors=error.errors, status=error.status)
@@ -97,7 +97,7 @@ class Writing:
         headers = {**self._headers, **(batches.NO_ASSIGNMENT if part.writes[0].operation == "update" else {})}
         request = Request(method=method, path=path, purpose=Purpose.COMMAND, headers=headers, json=body)
         answer = await self._transport.send(request)
-        return batches.items(part, content(answer, write=True), _clock_ms(answer))
+        return batches.items(part, content(answer, write=True), clock_ms(answer.headers))
 
     async def _composite_writes(
         self, call: Sequence[batches.Part]
@@ -109,7 +109,7 @@ class Writing:
         answer = await self._transport.send(request)
         value = content(answer, write=True)
         try:
-            return {part["referenceId"]: part for part in value["compositeResponse"]}, _clock_ms(answer)
+            return {part["referenceId"]: part for part in value["compositeResponse"]}, clock_ms(answer.headers)
         except (KeyError, TypeError) as error:
             raise LinkDown("a composite answer of another shape") from error
 
@@ -141,7 +141,7 @@ def _target(write: RecordWrite) -> tuple[str, str]:
 def _outcome(write: RecordWrite, answer: Answer) -> WriteOutcome:
     """What a successful answer says; an upsert tells the record's id and whether it is new."""
     value = content(answer, write=True)
-    at_ms = _clock_ms(answer)
+    at_ms = clock_ms(answer.headers)
     if write.operation in ("update", "delete"):
         return WriteOutcome(id=write.record_id, status=answer.status, server_ms=at_ms)
     if value is None and write.operation == "upsert":
@@ -153,14 +153,6 @@ def _outcome(write: RecordWrite, answer: Answer) -> WriteOutcome:
         return WriteOutcome(to_record_id(value["id"]), created=created, status=answer.status, server_ms=at_ms)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LinkDown("the answer to a write does not tell the record's id") from error
-
-
-def _clock_ms(answer: Answer) -> int | None:
-    """The org's clock; a write stands without it."""
-    try:
-        return server_ms(answer.headers)
-    except LinkDown:
-        return None
 
 
 def _http_date(ms: int) -> str:

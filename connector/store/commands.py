@@ -143,7 +143,10 @@ class Commands(Part):
         return int(self._db.execute(_SQL["depth"]).get)
 
     def _found(self, query: str, bindings: Any) -> list[Command]:
-        return [_command(*row) for row in self._db.execute(_SQL[query], bindings)]
+        return self._queried(_SQL[query], bindings)
+
+    def _queried(self, sql: str, bindings: Any) -> list[Command]:
+        return [_command(*row) for row in self._db.execute(sql, bindings)]
 
 
 def _keys(command: Command) -> list[str]:
@@ -185,6 +188,7 @@ def _row(command: Command) -> dict[str, Any]:
         "conflict": json_or_none(command.conflict),
         "sent": json_or_none(command.sent),
         "carried_by": command.carried_by,
+        "ingest": command.ingest,
         "accepted_at": iso(command.accepted_ms),
         "expires_at": iso_or_none(command.expires_ms),
         "sent_at": iso_or_none(command.sent_ms),
@@ -197,8 +201,8 @@ def _row(command: Command) -> dict[str, Any]:
 def _command(*row: Any) -> Command:
     (seq, command_id, name, operation, record_id, record_of, external_id, fields, base, base_seq) = row[:10]
     (on_conflict, sender, reply_to, correlation, correlation_data, delivery_key, status, attempts) = row[10:18]
-    (answer_lost, errors, conflict, sent, carried_by) = row[18:23]
-    (accepted_at, expires_at, sent_at, written_at, retry_at, completed_at, _change_version) = row[23:]
+    (answer_lost, errors, conflict, sent, carried_by, ingest) = row[18:24]
+    (accepted_at, expires_at, sent_at, written_at, retry_at, completed_at, _change_version) = row[24:]
     key = from_json(external_id)
     return Command(
         command_id=command_id,
@@ -224,6 +228,7 @@ def _command(*row: Any) -> Command:
         conflict=from_json(conflict),
         sent=from_json(sent),
         carried_by=carried_by,
+        ingest=ingest,
         accepted_ms=ms(accepted_at),
         expires_ms=ms_or_none(expires_at),
         sent_ms=ms_or_none(sent_at),

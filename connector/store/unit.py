@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from connector.store.commands import Commands
 from connector.store.indexes import Indexes
+from connector.store.ingest import Ingest
 from connector.store.records import Records
 from connector.store.retention import Retention
 from connector.store.troubles import Troubles
 
 
-class StoreUnit(Records, Retention, Troubles, Commands, Indexes):
+class StoreUnit(Records, Retention, Troubles, Ingest, Indexes):
     """One transaction on one connection; see `ports.Unit` for what each method promises.
 
     The same object serves one transaction after another: it holds nothing but the connection.

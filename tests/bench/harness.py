@@ -55,7 +55,7 @@ def percentile(values: Iterable[float], part: float) -> float:
 
 
 def cpu_s(pid: int) -> float:
-    """Processor time that a process has used until now, seconds: other than the clock's, hardly touched by its neighbours."""
+    """Processor time that a process has used until now, seconds; what else the machine does hardly changes it."""
     fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -299,7 +299,7 @@ async def test_a_slow_job_can_be_stopped_in_its_middle(org: DevOrg, api: aiohttp
     path = f"{JOBS}/{job['id']}"
     assert await refusal(api, "GET", f"{path}/successfulResults") == (400, "INVALIDJOBSTATE")
     assert await refusal(api, "DELETE", path) == (400, "INVALIDJOBSTATE")
-    org.ctx.database.connection.execute("UPDATE bulk_ingest_job SET closed_ms = closed_ms - 150000")
+    org.ctx.database.connection.execute("UPDATE bulk_ingest_job SET closed_ms = closed_ms - 250000")
 
     async def begun() -> bool:
         return bool((await look(api, job))["numberRecordsProcessed"] == 200)
@@ -324,7 +324,7 @@ async def test_a_job_survives_a_restart(tmp_path: Path) -> None:
             job = await make(api, "insert")
             await upload(api, job, "LastName\n" + "".join(f"N{number}\n" for number in range(500)))
             await state_to(api, job, "UploadComplete")
-            org.ctx.database.connection.execute("UPDATE bulk_ingest_job SET closed_ms = closed_ms - 300000")
+            org.ctx.database.connection.execute("UPDATE bulk_ingest_job SET closed_ms = closed_ms - 450000")
 
             async def begun() -> bool:
                 return bool((await look(api, job))["numberRecordsProcessed"] == 200)

@@ -59,12 +59,12 @@ def test_a_page_that_is_cut_or_no_csv_is_a_broken_link(body: bytes, headers: dic
 
 def test_jobs() -> None:
     """`errorMessage` tells why one failed."""
-    assert bulk.job({"id": "750", "state": "Failed", "errorMessage": "bad"}) == BulkJob("750", "Failed", "bad")
-    assert bulk.job({"id": "750", "state": "UploadComplete"}) == BulkJob("750", "UploadComplete")
+    assert bulk.job({"id": "750", "state": "Failed", "errorMessage": "bad"}, {}) == BulkJob("750", "Failed", "bad")
+    assert bulk.job({"id": "750", "state": "UploadComplete"}, {}) == BulkJob("750", "UploadComplete")
 
 
 @pytest.mark.parametrize("value", [None, [], {}, {"id": "750"}, "text"])
 def test_a_job_of_another_shape_is_a_broken_link(value: Any) -> None:
     """It never crashes."""
     with pytest.raises(LinkDown):
-        bulk.job(value)
+        bulk.job(value, {})

@@ -252,7 +252,8 @@ class IngestJobs:
         job = self.get(job_id)
         lasts_ms = self._context.settings.bulk_job_s * 1000
         share = max(0, wall_ms() - job.closed_ms) / lasts_ms if lasts_ms else 1
-        if job.state not in UNENDED or (share < 1 and job.done >= job.rows * share):
+        chunk_end = min(job.done + CHUNK_ROWS, job.rows)
+        if job.state not in UNENDED or (share < 1 and chunk_end > job.rows * share):
             return False
         self._write_chunk(job)
         return job.done + CHUNK_ROWS < job.rows

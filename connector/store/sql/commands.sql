@@ -4,11 +4,11 @@
 INSERT INTO command (
     command_id, object, operation, record_id, record_of, external_id, fields, base, base_seq, on_conflict, sender,
     reply_to, correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict,
-    sent, carried_by, accepted_at, expires_at, sent_at, written_at, retry_at, completed_at
+    sent, carried_by, ingest, accepted_at, expires_at, sent_at, written_at, retry_at, completed_at
 ) VALUES (
     :command_id, :object, :operation, :record_id, :record_of, :external_id, :fields, :base, :base_seq, :on_conflict,
     :sender, :reply_to, :correlation, :correlation_data, :delivery_key, :status, :attempts, :answer_lost, :errors,
-    :conflict, :sent, :carried_by, :accepted_at, :expires_at, :sent_at, :written_at, :retry_at, :completed_at
+    :conflict, :sent, :carried_by, :ingest, :accepted_at, :expires_at, :sent_at, :written_at, :retry_at, :completed_at
 ) ON CONFLICT (command_id) DO NOTHING;
 
 -- name: add_key
@@ -18,7 +18,7 @@ INSERT INTO command_key (seq, key, open) VALUES (:seq, :key, :open);
 UPDATE command SET
     record_id = :record_id, base = :base, base_seq = :base_seq, status = :status, attempts = :attempts,
     answer_lost = :answer_lost, errors = :errors, conflict = :conflict, sent = :sent, carried_by = :carried_by,
-    expires_at = :expires_at, sent_at = :sent_at, written_at = :written_at, retry_at = :retry_at,
+    ingest = :ingest, expires_at = :expires_at, sent_at = :sent_at, written_at = :written_at, retry_at = :retry_at,
     completed_at = :completed_at
 WHERE command_id = :command_id RETURNING seq;
 
@@ -116,16 +116,18 @@ WHERE object = :object AND operation = 'delete' AND accepted_at > :since AND sta
 ORDER BY accepted_at DESC LIMIT 1 OFFSET :limit - 1;
 
 -- name: awaiting_echo
--- A command carried by another one comes back with that one's change.
+-- A command carried by another one comes back with that one's change. An ingest job may be under way for long.
 SELECT * FROM command
-WHERE record_id = :id AND change_version IS NULL AND carried_by IS NULL AND object = :object AND sent_at >= :since
-    AND (status IN ('sending', 'succeeded') OR (status = 'accepted' AND answer_lost = 1))
+WHERE record_id = :id AND change_version IS NULL AND carried_by IS NULL AND object = :object AND (
+    status = 'sending'
+    OR (sent_at >= :since AND (status = 'succeeded' OR (status = 'accepted' AND answer_lost = 1)))
+)
 ORDER BY seq;
 
 -- name: awaiting_creation
 SELECT * FROM command
-WHERE record_id IS NULL AND change_version IS NULL AND object = :object AND sent_at >= :since
-    AND (status = 'sending' OR (status = 'accepted' AND answer_lost = 1))
+WHERE record_id IS NULL AND change_version IS NULL AND object = :object
+    AND (status = 'sending' OR (sent_at >= :since AND status = 'accepted' AND answer_lost = 1))
 ORDER BY seq;
 
 -- name: echo_seen

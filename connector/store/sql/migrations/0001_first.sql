@@ -62,6 +62,7 @@ CREATE TABLE command (
     conflict TEXT,
     sent TEXT,
     carried_by TEXT,
+    ingest INTEGER,
     accepted_at TEXT NOT NULL,
     expires_at TEXT,
     sent_at TEXT,
@@ -78,6 +79,7 @@ CREATE INDEX command_record ON command (record_id) WHERE record_id IS NOT NULL;
 CREATE INDEX command_unseen ON command (record_id) WHERE change_version IS NULL AND record_id IS NOT NULL;
 CREATE INDEX command_delivery ON command (delivery_key, accepted_at) WHERE delivery_key IS NOT NULL;
 CREATE INDEX command_making ON command (object, sent_at) WHERE change_version IS NULL AND record_id IS NULL;
+CREATE INDEX command_ingest ON command (ingest) WHERE ingest IS NOT NULL;
 CREATE INDEX command_completed ON command (completed_at) WHERE completed_at IS NOT NULL;
 
 -- The names of a command's record: its id, an external id, the command that makes it. Commands that share one wait for
@@ -90,6 +92,16 @@ CREATE TABLE command_key (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX command_key_open ON command_key (key, seq) WHERE open = 1;
 CREATE INDEX command_key_any ON command_key (key, seq);
+
+-- Bulk ingest jobs that carry commands (`command.ingest` is the number), until each of these is settled.
+CREATE TABLE ingest_job (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    object TEXT NOT NULL,
+    operation TEXT NOT NULL CHECK (operation IN ('create', 'update', 'upsert', 'delete')),
+    external_id TEXT,
+    job_id TEXT,
+    opened_at TEXT
+) STRICT;
 
 CREATE TABLE cursor (
     name TEXT PRIMARY KEY NOT NULL,
