@@ -14,9 +14,7 @@ from connector.settings import Settings
 @click.pass_obj
 def web(settings_path: str | None) -> None:
     """Serve the page on `web.listen`, until SIGTERM or Ctrl-C; the daemon serves it itself with `web.enabled`."""
-    settings = open_settings(settings_path)
-    click.echo(f"http://{settings.web.listen}", err=True)
-    asyncio.run(_run(settings))
+    asyncio.run(_run(open_settings(settings_path, quiet=False)))
 
 
 async def _run(settings: Settings) -> None:

@@ -40,13 +40,14 @@ class Page:
         self._records.add_routes(app)
         add_static(app)
         host, port = self._address
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         feeding = asyncio.create_task(self._feed.run(), name="web.feed")
         try:
             await serve(
                 app,
                 self._address,
                 setting="web.listen",
-                listening=lambda: log.info("web.listening", host=host, port=port),
+                listening=lambda: log.info("web.listening", url=url),
             )
         finally:
             feeding.cancel()

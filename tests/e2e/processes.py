@@ -126,18 +126,24 @@ class OrgProcess(Process):
 
 
 class DaemonProcess(Process):
-    """`salesforce-sync daemon` with a settings file and the environment of a service."""
+    """`salesforce-sync daemon` (or another command that runs on) with a settings file and a service's environment."""
 
     def __init__(
-        self, directory: Path, settings: str, secrets: Mapping[str, str], arguments: Sequence[str] = ()
+        self,
+        directory: Path,
+        settings: str,
+        secrets: Mapping[str, str],
+        arguments: Sequence[str] = (),
+        *,
+        command: str = "daemon",
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.settings = directory / "settings.toml"
         self.settings.write_text(settings, encoding="utf-8")
         # Settings and secrets of the user's own must not leak into the test.
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("SF_", "MQTT_", "SALESFORCE_SYNC_"))}
-        command = [sys.executable, "-m", "connector", "--settings", str(self.settings), "daemon", *arguments]
-        super().__init__(command, directory / "daemon.log", {**clean, **secrets}, directory)
+        words = [sys.executable, "-m", "connector", "--settings", str(self.settings), command, *arguments]
+        super().__init__(words, directory / "daemon.log", {**clean, **secrets}, directory)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The log events of this name since it was started last."""

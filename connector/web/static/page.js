@@ -5,7 +5,7 @@ import { follow } from "./feed.js";
 import { setClock, tick } from "./format.js";
 import { showCommands } from "./commands.js";
 import { showOverview, showVerdict } from "./overview.js";
-import { leaveRecord, prepareSearch, showObjectNames, showRecord, showRecords } from "./records.js";
+import { leaveRecord, leaveSearch, prepareSearch, showObjectNames, showRecord, showRecords } from "./records.js";
 
 let board = null;
 
@@ -37,6 +37,7 @@ function show() {
     else link.removeAttribute("aria-current");
   }
   if (shown !== "record") leaveRecord();
+  if (shown !== "records") leaveSearch();
   if (shown === "record") showRecord(rest[0], rest[1]);
   if (shown === "records") openRecords(rest[0], text);
   if (shown === "commands") showCommands(rest[0] ?? "", board);

@@ -22,6 +22,12 @@ export function prepareSearch(go) {
   $("more").addEventListener("click", () => find($("more").dataset.after));
 }
 
+// What was typed just before the view was left must not come after it.
+export function leaveSearch() {
+  clearTimeout(typing);
+  asking?.abort();
+}
+
 export function showObjectNames(names) {
   const select = $("object");
   const known = [...select.options].map((option) => option.value);
