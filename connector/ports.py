@@ -361,8 +361,8 @@ class Unit(Protocol):
         """Where the change of this version came from; None if the log does not hold it (0, or trimmed)."""
         ...
 
-    def unpublished(self, limit: int) -> Sequence[Change]:
-        """Oldest changes not yet published, in version order."""
+    def unpublished(self, limit: int, beyond: int = 0) -> Sequence[Change]:
+        """Oldest changes not yet marked as published, in version order, those up to version `beyond` left out."""
         ...
 
     def mark_published(self, version: int, at_ms: int) -> None:
@@ -374,8 +374,8 @@ class Unit(Protocol):
         """Publish `message` after every change that is already in the log."""
         ...
 
-    def due(self, limit: int) -> Sequence[OutboxMessage]:
-        """Oldest messages whose changes have been published; reading deletes nothing."""
+    def due(self, limit: int, beyond: int = 0) -> Sequence[OutboxMessage]:
+        """Oldest messages whose changes are marked as published or not above `beyond`; reading deletes nothing."""
         ...
 
     def remove_messages(self, ids: Sequence[int]) -> None:

@@ -4,7 +4,8 @@ A turn is one unit (mark what was acknowledged, read what is next) and one pipel
 once, in order. What counts as published is the batch up to the first message that failed for now; everything from
 there is sent again, so order holds through every retry and a message may come twice but is never left out.
 
-A crash before the unit that marks a batch publishes the batch again.
+The broker's acknowledgements are remembered here and written down a little later, many at a time: by itself each would
+cost as many pages of an SD card as the change it is about. A crash publishes again what was not written down yet.
 """
 
 import asyncio
@@ -30,6 +31,9 @@ BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0
 # However far the clock is set back, a due signal is not forgotten.
 SIGNAL_WAIT_MAX_S = 60.0
+# Acknowledged changes are marked as published after so long, or once they are so many.
+MARK_WITHIN_S = 5.0
+MARK_AT_COUNT = BATCH
 
 Pages = Callable[[], AsyncIterator[Sequence[Message]]]
 
@@ -64,12 +68,23 @@ class UpdateSignals(Protocol):
 
 @dataclass(slots=True)
 class _Acknowledged:
-    """What the broker has and the database does not know yet."""
+    """What the broker has and the database does not know yet.
+
+    Attributes:
+        version: The last one of `count` changes; `since_s` is when the first of them came, by the loop's clock.
+    """
 
     version: int = 0
+    count: int = 0
     at_ms: int = 0
+    since_s: float = 0.0
     message_ids: list[int] = field(default_factory=list)
-    signal: Message | None = None
+
+    def left_s(self, now_s: float) -> float | None:
+        """When it must be written down, seconds from now; None: nothing waits, 0: now."""
+        if self.message_ids or self.count >= MARK_AT_COUNT:
+            return 0.0
+        return max(0.0, self.since_s + MARK_WITHIN_S - now_s) if self.count else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,7 @@ class _Entry:
         message: None where it could not be built, for the reason `problem`.
         change: The change that is published with this message (the last one of several).
         message_id: Of the outbox.
+        is_signal: It is `records_updated`, which is kept in memory alone, as its count is.
         commit_ms: When the org committed what this message tells of.
     """
 
@@ -87,6 +103,7 @@ class _Entry:
     problem: str = ""
     change: Change | None = None
     message_id: int | None = None
+    is_signal: bool = False
     commit_ms: int | None = None
 
 
@@ -127,6 +144,7 @@ class Relay:
         self._rng = rng
         self._link_up = asyncio.Event()
         self._acknowledged = _Acknowledged()
+        self._signal: Message | None = None
         self._pages: AsyncIterator[Sequence[Message]] | None = None
         self._page: list[_Entry] = []
         self._wait_s = BACKOFF_FIRST_S
@@ -176,22 +194,24 @@ class Relay:
             page = await anext(self._pages, None)
             self._page = [_Entry(message) for message in page or ()]
             self._pages = None if page is None else self._pages
-        if self._acknowledged.signal is None:
-            self._acknowledged.signal = self._signals.records_updated(self._now_ms())
-        due, changes = await self._replica.run(partial(self._turn, self._acknowledged))
-        self._acknowledged = _Acknowledged()
+        if self._signal is None:
+            self._signal = self._signals.records_updated(self._now_ms())
+        left_s = self._acknowledged.left_s(asyncio.get_running_loop().time())
+        now = self._finishing or left_s == 0
+        due, changes = await self._replica.run(partial(self._turn, self._acknowledged, now))
+        if now:
+            self._acknowledged = _Acknowledged()
+        signal = [] if self._signal is None else [_Entry(self._signal, is_signal=True)]
         messages = [_Entry(m.message, message_id=m.id) for m in due]
-        return [*self._page, *messages, *(entry for change in changes for entry in self._entries(change))]
+        return [*self._page, *signal, *messages, *(entry for change in changes for entry in self._entries(change))]
 
     @staticmethod
-    def _turn(done: _Acknowledged, unit: Unit) -> tuple[Sequence[OutboxMessage], Sequence[Change]]:
-        if done.version:
+    def _turn(done: _Acknowledged, now: bool, unit: Unit) -> tuple[Sequence[OutboxMessage], Sequence[Change]]:
+        if now and done.version:
             unit.mark_published(done.version, done.at_ms)
         if done.message_ids:
             unit.remove_messages(done.message_ids)
-        if done.signal is not None:
-            unit.enqueue(done.signal)
-        return unit.due(BATCH), unit.unpublished(BATCH)
+        return unit.due(BATCH, done.version), unit.unpublished(BATCH, done.version)
 
     def _entries(self, change: Change) -> list[_Entry]:
         commit_ms = None if change.commit is None else change.commit.timestamp_ms
@@ -227,12 +247,15 @@ class Relay:
 
     def _settle(self, entry: _Entry) -> None:
         """The broker has it, or never will: the next turn marks it."""
-        if entry.change is not None:
-            self._acknowledged.version = entry.change.version
-            self._acknowledged.at_ms = self._now_ms()
+        done = self._acknowledged
+        if entry.is_signal:
+            self._signal = None
+        elif entry.change is not None:
+            done.since_s = done.since_s if done.count else asyncio.get_running_loop().time()
+            done.version, done.count, done.at_ms = entry.change.version, done.count + 1, self._now_ms()
             self._signals.count_updated(entry.change.object)
         elif entry.message_id is not None:
-            self._acknowledged.message_ids.append(entry.message_id)
+            done.message_ids.append(entry.message_id)
 
     async def _send(self, entry: _Entry) -> None:
         if entry.message is None:
@@ -242,11 +265,13 @@ class Relay:
             self._observe_lag_ms(max(0, self._now_ms() - entry.commit_ms))
 
     async def _idle(self) -> None:
-        """Wait for work, or until `records_updated` is due."""
+        """Wait for work, until `records_updated` is due, or until acknowledgements must be written down."""
         due_ms = self._signals.updates_due_ms()
-        wait_s = None if due_ms is None else min(max(0, due_ms - self._now_ms()) / 1000, SIGNAL_WAIT_MAX_S)
+        signal_s = None if due_ms is None else min(max(0, due_ms - self._now_ms()) / 1000, SIGNAL_WAIT_MAX_S)
+        mark_s = self._acknowledged.left_s(asyncio.get_running_loop().time())
+        waits_s = [wait_s for wait_s in (signal_s, mark_s) if wait_s is not None]
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout(min(waits_s, default=None)):
                 await self._wake.wait()
 
     async def _back_off(self) -> None:

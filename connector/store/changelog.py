@@ -43,9 +43,9 @@ class ChangeLog(Positions):
         """Changes not yet published; there are no holes, so nothing needs counting."""
         return self.last_version() - self.published_version()
 
-    def unpublished(self, limit: int) -> Sequence[Change]:
-        """Oldest changes not yet published, in version order."""
-        return self.changes(self.published_version(), limit)
+    def unpublished(self, limit: int, beyond: int = 0) -> Sequence[Change]:
+        """Oldest changes not yet marked as published, in version order, those up to version `beyond` left out."""
+        return self.changes(max(self.published_version(), beyond), limit)
 
     def mark_published(self, version: int, at_ms: int) -> None:
         """All changes up to `version` were acknowledged by the broker; a lower one than before does nothing.

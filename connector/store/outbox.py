@@ -26,9 +26,9 @@ class Outbox(ChangeLog):
         )
         self._db.execute(_SQL["add"], row)
 
-    def due(self, limit: int) -> Sequence[OutboxMessage]:
-        """Oldest messages whose changes have been published; reading deletes nothing."""
-        bindings = {"published": self.published_version(), "limit": limit}
+    def due(self, limit: int, beyond: int = 0) -> Sequence[OutboxMessage]:
+        """Oldest messages whose changes are marked as published or not above `beyond`; reading deletes nothing."""
+        bindings = {"published": max(self.published_version(), beyond), "limit": limit}
         return [_message(*row) for row in self._db.execute(_SQL["due"], bindings)]
 
     def remove_messages(self, ids: Sequence[int]) -> None:

@@ -8,8 +8,9 @@ from connector.model.objects import ObjectSpec
 from connector.model.record import StoredRecord
 from connector.model.times import to_ms
 from connector.store.columns import iso, iso_or_none, ms_or_none
+from connector.store.names import OWN_COLUMNS
 from connector.store.part import Part
-from connector.store.tables import define, statements
+from connector.store.tables import define, statements, update_statement
 
 
 class Records(Part):
@@ -29,9 +30,23 @@ class Records(Part):
         return {row[0]: stored_record(names, spec.booleans, row) for row in rows}
 
     def put(self, spec: ObjectSpec, records: Sequence[StoredRecord]) -> None:
-        """Insert or replace records."""
+        """Insert or replace records.
+
+        Only columns whose value differs are written: SQLite rewrites the entry in every index of a column that an
+        UPDATE names, whether its value changes or not, and each of those is a page of its own on the disk.
+        """
         names = [f.name for f in spec.fields]
-        self._db.executemany(statements(spec).upsert, (_row(names, record) for record in records))
+        columns = ("Id", *names, *OWN_COLUMNS)
+        for record in records:
+            row = _row(names, record)
+            stored = self._db.execute(statements(spec).select, (record.id,)).fetchone()
+            if stored is None:
+                self._db.execute(statements(spec).insert, row)
+                continue
+            differing = [i for i, (old, new) in enumerate(zip(stored, row, strict=True)) if old != new]
+            if differing:
+                update = update_statement(spec.table, tuple(columns[i] for i in differing))
+                self._db.execute(update, (*(row[i] for i in differing), record.id))
 
     def count(self, spec: ObjectSpec) -> int:
         """Records that are not deleted."""

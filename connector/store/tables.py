@@ -35,7 +35,7 @@ class Statements:
     """The statements on one object's table; columns in the order Id, fields, _version, _synced_at, ..."""
 
     select: str
-    upsert: str
+    insert: str
     count: str
     live_ids: str
 
@@ -107,6 +107,14 @@ def columns_of(spec: ObjectSpec) -> ObjectColumns:
 def statements(spec: ObjectSpec) -> Statements:
     """The statements on the object's table."""
     return _statements(spec.table, tuple(f.name for f in spec.fields))
+
+
+@lru_cache(maxsize=1024)
+def update_statement(table: str, names: Sequence[str]) -> str:
+    """Sets these columns, in this order, of the record whose `Id` is the last parameter."""
+    sets = ", ".join(f"{quoted(column)} = ?" for column in names)
+    # The names come from the spec that define() checked.
+    return f'UPDATE {quoted(table)} SET {sets} WHERE "Id" = ?'  # noqa: S608
 
 
 @lru_cache(maxsize=256)
@@ -188,12 +196,11 @@ def _statements(table: str, names: Sequence[str]) -> Statements:
     columns = [quoted(c) for c in ("Id", *names, *OWN_COLUMNS)]
     listed = ", ".join(columns)
     marks = ", ".join("?" * len(columns))
-    sets = ", ".join(f"{c} = excluded.{c}" for c in columns[1:])
     name = quoted(table)
     # The names come from the spec that define() checked.
     return Statements(
         select=f'SELECT {listed} FROM {name} WHERE "Id" = ?',  # noqa: S608
-        upsert=f'INSERT INTO {name} ({listed}) VALUES ({marks}) ON CONFLICT ("Id") DO UPDATE SET {sets}',  # noqa: S608
+        insert=f"INSERT INTO {name} ({listed}) VALUES ({marks})",  # noqa: S608
         # Two counts over indexes: one with a condition would read every row.
         count=f"SELECT (SELECT count(*) FROM {name}) - "  # noqa: S608
         f"(SELECT count(*) FROM {name} WHERE _deleted_at IS NOT NULL)",

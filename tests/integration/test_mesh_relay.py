@@ -19,6 +19,7 @@ from connector.mesh.signals import Signals, asks_for_sync
 from connector.mesh.topics import Incoming, Topics
 from connector.model.change import Change
 from connector.model.message import Delivery, Message
+from connector.serve import relay as relay_module
 from connector.serve.control import Actions, Control
 from connector.serve.outbox import Outbox
 from connector.serve.relay import Relay
@@ -34,6 +35,11 @@ TOPICS = Topics()
 ENVELOPE = Envelope(TOPICS, node="test")
 ENVELOPE.use_org("00D000000000001")
 CHANGES = f"{TOPICS.root}/change/#"
+
+
+@pytest.fixture(autouse=True)
+def marked_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "MARK_WITHIN_S", 0.05)
 
 
 class Connector:

@@ -168,3 +168,21 @@ def test_objects_named_like_sql_words_work(session: Session, name: str) -> None:
     session.run(lambda unit: unit.define(spec))
     session.run(lambda unit: unit.put(spec, [row]))
     assert session.run(lambda unit: unit.records(spec, [row.id])) == {row.id: row}
+
+
+def test_an_edit_writes_the_pages_of_what_changed(session: Session) -> None:
+    """An index whose field kept its value is not rewritten: each would be one more page on the SD card."""
+    session.run(lambda unit: unit.define(WIDGET))
+    session.run(lambda unit: unit.put(WIDGET, [record(1, Name="a", Size__c=1), record(2, Name="b", Size__c=1)]))
+    connection = session._connection
+    assert connection is not None
+    written: list[str] = []
+    connection.set_profile(lambda statement, _ns: written.append(statement))
+    session.run(
+        lambda unit: unit.put(WIDGET, [record(1, Name="a", Size__c=2, version=3), record(2, Name="b", Size__c=1)])
+    )
+    connection.set_profile(None)
+    updates = [statement for statement in written if statement.startswith("UPDATE")]
+    assert len(updates) == 1, updates
+    assert '"Name"' not in updates[0]
+    assert '"Size__c"' in updates[0]

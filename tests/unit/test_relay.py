@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -38,6 +39,7 @@ class Store:
         self.published = 0
         self.busy = 0
         self.turns = 0
+        self.marks = 0
 
     async def run(self, work: Callable[[Unit], T]) -> T:
         await asyncio.sleep(0)
@@ -55,15 +57,16 @@ class Store:
         number = self.outbox[-1].id + 1 if self.outbox else 1
         self.outbox.append(OutboxMessage(id=number, after_version=len(self.log), message=message))
 
-    def unpublished(self, limit: int) -> Sequence[Change]:
-        return [c for c in self.log if c.version > self.published][:limit]
+    def unpublished(self, limit: int, beyond: int = 0) -> Sequence[Change]:
+        return [c for c in self.log if c.version > max(self.published, beyond)][:limit]
 
-    def due(self, limit: int) -> Sequence[OutboxMessage]:
-        return [m for m in self.outbox if m.after_version <= self.published][:limit]
+    def due(self, limit: int, beyond: int = 0) -> Sequence[OutboxMessage]:
+        return [m for m in self.outbox if m.after_version <= max(self.published, beyond)][:limit]
 
     def mark_published(self, version: int, _at_ms: int) -> None:
         assert version > self.published
         self.published = version
+        self.marks += 1
 
     def remove_messages(self, ids: Sequence[int]) -> None:
         self.outbox = [m for m in self.outbox if m.id not in ids]
@@ -136,6 +139,7 @@ class Bench:
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "BACKOFF_FIRST_S", 0.01)
     monkeypatch.setattr(relay_module, "BACKOFF_MAX_S", 0.02)
+    monkeypatch.setattr(relay_module, "MARK_WITHIN_S", 0.05)
 
 
 async def test_changes_leave_in_version_order_and_are_marked() -> None:
@@ -155,6 +159,43 @@ async def test_a_wake_publishes_at_once() -> None:
         bench.store.add(change())
         bench.wake.set()
         await bench.settled(1)
+
+
+async def test_acknowledgements_are_written_down_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changes that come one by one are marked at the end of a while, or when they are many; none is sent twice."""
+    monkeypatch.setattr(relay_module, "MARK_WITHIN_S", 3600.0)
+    monkeypatch.setattr(relay_module, "MARK_AT_COUNT", 10)
+    bench = Bench()
+    async with bench.running():
+        for version in range(1, 26):
+            bench.store.add(change())
+            bench.wake.set()
+            await until(partial(_published_last, bench, version))
+        await until(lambda: bench.store.published == 20)
+        bench.store.enqueue(Message(topic="result", payload=b""))
+        bench.wake.set()
+        # A result waits for its changes' acknowledgements, not for the mark.
+        await until(lambda: bench.broker.got[-1].topic == "result")
+        await until(lambda: not bench.store.outbox)
+    assert (bench.store.published, bench.store.marks) == (25, 3)
+    assert bench.broker.versions == list(range(1, 26))
+
+
+def _published_last(bench: Bench, version: int) -> bool:
+    return bench.broker.versions[-1:] == [version]
+
+
+async def test_finish_writes_down_what_was_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An orderly end leaves nothing to repeat."""
+    monkeypatch.setattr(relay_module, "MARK_WITHIN_S", 3600.0)
+    bench = Bench()
+    bench.store.add(change())
+    run = asyncio.create_task(bench.relay.run())
+    await until(lambda: bench.broker.versions == [1])
+    assert bench.store.published == 0
+    bench.relay.finish()
+    await run
+    assert (bench.store.published, bench.broker.versions) == (1, [1])
 
 
 async def test_outbox_messages_wait_for_their_changes() -> None:
