@@ -48,6 +48,10 @@ soak: setup ## A thousand seeds of random edits, commands and faults, each settl
 bench: setup ## Measure, beside the same work without the connector; figures and machine as JSON in bench.json
 	$(BIN)/python -m tests.bench --json bench.json
 
+.PHONY: wear
+wear: setup ## Bytes written to disk by 100,000 changes, and the memory it takes (minutes)
+	$(BIN)/python -m tests.bench.wear
+
 schemas: setup ## Write schemas/ anew from the models
 	$(BIN)/python -m connector.schemas schemas
 

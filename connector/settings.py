@@ -169,6 +169,12 @@ class StorageSettings(_Section):
     path: Path = Field(Path("data/salesforce.db"), description="The SQLite file.")
     keep_deleted: Duration = Field(timedelta(days=30), description="Deleted records stay this long.")
     keep_changes: Duration = Field(timedelta(days=30), description="The change log reaches this far back.")
+    backups: str = Field("", description="Folder of the backups; empty: backups beside the file.")
+    keep_backups: Duration = Field(timedelta(days=14), description="Backups stay this long; the newest one always.")
+
+    def backup_folder(self) -> Path:
+        """Where the backups are."""
+        return Path(self.backups) if self.backups else self.path.with_name("backups")
 
 
 class MqttSettings(_Section):

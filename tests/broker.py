@@ -79,6 +79,11 @@ class ProcessBroker:
         self._options = options or BrokerOptions()
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of the running process."""
+        return self._running().pid
+
     async def start(self) -> None:
         """Start; returns once it takes connections."""
         self._directory.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import structlog
 from connector.app.actions import control_actions
 from connector.app.indexing import keep_indexed
 from connector.app.looking import CountedAnswers, metrics_jobs, metrics_of, page_jobs
+from connector.app.notify import ServiceManager, Watchdog
 from connector.app.org import Org, change_source, opened_org, wall_clock_ms
 from connector.app.reports import Observer, freshness_of, round_messages
 from connector.app.rules import inbound_rules, milliseconds, outbound_rules, query_rules
@@ -99,6 +100,7 @@ class Daemon:
         self._troubles = Troubles(wall_clock_ms)
         self._lag = LagWindow()
         self._metrics = metrics_of(settings, org)
+        self._manager = ServiceManager()
         self._make_inbound()
         self._make_outbound()
         self._make_mesh()
@@ -253,6 +255,7 @@ class Daemon:
             outflow={"serve.relay": self._relay.run, "outbound.writer": self._writer.run},
             drain=self._drain,
             watch={
+                "app.watchdog": self._watchdog().run,
                 "mesh.connection": self._mesh.run,
                 "serve.health": self._health.run,
                 "salesforce.budget": self._org.budget.run,
@@ -263,6 +266,18 @@ class Daemon:
                 **page_jobs(self._settings, self._health),
             },
         )
+
+    def _watchdog(self) -> Watchdog:
+        return Watchdog(
+            self._manager,
+            turn=self._database.data_version,
+            connection_hangs=self._mesh.hangs,
+            status=self._status_line,
+        )
+
+    def _status_line(self) -> str:
+        broker = "connected" if self._mesh.connected else "not connected"
+        return f"stream {self._inbound.stream_state.status}, broker {broker}"
 
     # What the parts tell one another
 
@@ -290,6 +305,7 @@ class Daemon:
         self._wake.set()
 
     def _drain(self) -> None:
+        self._manager.tell("STOPPING=1", "STATUS=finishing what is under way")
         self._writer.drain()
         self._relay.finish()
 

@@ -1,6 +1,7 @@
 """`salesforce-sync daemon`: keeps the replica current until told to stop."""
 
 import asyncio
+import faulthandler
 
 import click
 
@@ -14,6 +15,8 @@ from connector.settings import Settings
 @click.pass_obj
 def daemon(settings_path: str | None) -> None:
     """Keep the replica current, publish every change, take commands; until SIGTERM or Ctrl-C."""
+    # The watchdog ends a daemon that hangs by SIGABRT: then the log shows where each thread stood.
+    faulthandler.enable()
     asyncio.run(_run(org_settings(settings_path, quiet=False)))
 
 

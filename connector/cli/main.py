@@ -29,6 +29,8 @@ COMMANDS: Mapping[str, str] = {
     "delete": "connector.cli.commands:delete_record",
     "push": "connector.cli.commands:push",
     "commands": "connector.cli.commands:commands",
+    "backup": "connector.cli.backup:backup",
+    "restore": "connector.cli.backup:restore",
     "devorg": "connector.cli.devorg:devorg",
     "demo": "connector.cli.demo:demo",
 }

@@ -35,6 +35,8 @@ INBOX_LIMIT = 2 * RECEIVE_MAXIMUM
 # QoS 0 is not bounded by the receive maximum: beyond this it is dropped, so that it never crowds out the rest.
 INBOX_LIMIT_QOS0 = RECEIVE_MAXIMUM // 2
 _LAST_MESSAGE_TIMEOUT_S = 2.0
+# What dialling, subscribing and the birth message may take beyond their own time-outs on a machine under load.
+_PATIENCE_S = 60.0
 
 
 class MeshConnection:
@@ -76,6 +78,7 @@ class MeshConnection:
         self._room.set()
         self._up = asyncio.Event()
         self._since_ms: int | None = None
+        self._tried_s = 0.0
         self.refused: tuple[str, ...] = ()
         self.on_connected: list[Callable[[bool], None]] = []
         self.on_disconnected: list[Callable[[], None]] = []
@@ -90,6 +93,13 @@ class MeshConnection:
         """Since when `connected` is as it is, milliseconds since the Unix epoch, UTC; None before the first try."""
         return self._since_ms
 
+    def hangs(self) -> bool:
+        """True if the connection neither lives nor is tried: nothing has moved for longer than either allows."""
+        keepalive_s = self._settings.keepalive.total_seconds()
+        heard_s = 0.0 if self._link is None else self._link.heard_s
+        silent_s = asyncio.get_running_loop().time() - max(heard_s, self._tried_s)
+        return silent_s > self._backoff_max_s + 2 * keepalive_s + 4 * CONNECT_TIMEOUT_S + _PATIENCE_S
+
     @property
     def max_payload_bytes(self) -> int:
         """A delivery longer than this is too large; it arrives cut to one byte more, so that it can be answered."""
@@ -101,6 +111,7 @@ class MeshConnection:
         Raises:
             ConfigError: `mqtt.ca_file` cannot be read.
         """
+        self._stirs()
         self._tls = await asyncio.to_thread(tls_context, self._settings)
         self._dialer = ThreadPoolExecutor(1, thread_name_prefix="mesh-dial")
         return self
@@ -128,11 +139,13 @@ class MeshConnection:
         """
         wait_s = BACKOFF_FIRST_S
         while True:
+            self._stirs()
             try:
                 if await self._once() >= HEALTHY_AFTER_S:
                     wait_s = BACKOFF_FIRST_S
             except LinkDown as error:
                 log.warning("mesh.connect_failed", error=str(error), retry_in_s=round(wait_s, 1))
+            self._stirs()
             await asyncio.sleep(wait_s * self._rng.uniform(0.5, 1.0))
             wait_s = min(wait_s * 2, self._backoff_max_s)
 
@@ -213,6 +226,9 @@ class MeshConnection:
         if waiting >= INBOX_LIMIT // 2:
             self._room.clear()
         return waiting < INBOX_LIMIT
+
+    def _stirs(self) -> None:
+        self._tried_s = asyncio.get_running_loop().time()
 
     def _set_up(self, *, up: bool) -> None:
         if up:

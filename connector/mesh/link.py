@@ -57,7 +57,11 @@ class Received:
 
 
 class Link:
-    """One connection: `open` it once; `ended` is set when it is over, with `reason`."""
+    """One connection: `open` it once; `ended` is set when it is over, with `reason`.
+
+    Attributes:
+        heard_s: When the broker last sent something, by the loop's clock; it answers a ping per keepalive at least.
+    """
 
     def __init__(self, settings: LinkSettings, received: Callable[[Delivery, int], bool]) -> None:
         """`received` takes a delivery and its QoS; it answers False where nothing more should come until `resume`."""
@@ -79,6 +83,7 @@ class Link:
         self.session_present = False
         self.ended = asyncio.Event()
         self.reason = ""
+        self.heard_s = self._loop.time()
 
     # --- opening and closing
 
@@ -334,6 +339,7 @@ class Link:
     def _readable(self) -> None:
         if self._paused:
             return
+        self.heard_s = self._loop.time()
         self._guarded(self._client.loop_read)
         sock = self._client.socket()
         # What TLS has decrypted already makes the socket ready no more.

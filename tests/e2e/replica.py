@@ -64,6 +64,13 @@ class ReplicaFile:
         version: int = self.value("SELECT coalesce(max(version), 0) FROM change")
         return version
 
+    def published_version(self) -> int:
+        """The newest change that is marked as published."""
+        version: int = self.value(
+            "SELECT coalesce(max(CAST(value AS INTEGER)), 0) FROM cursor WHERE name = 'published'"
+        )
+        return version
+
 
 def differences(org: OrgAdmin, replica: ReplicaFile, names: Iterable[str]) -> list[str]:
     """How the replica differs from the org, record by record, deletions included; empty if it does not."""

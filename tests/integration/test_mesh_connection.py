@@ -286,6 +286,25 @@ async def test_frozen_broker_is_noticed(broker: Broker) -> None:
         await mesh.publish(numbered(1)[0])
 
 
+async def test_a_connection_that_is_tried_does_not_hang(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog is fed while the broker lives or is dialled, however long it is down, and not when nobody dials."""
+    mesh = connection_for(broker, keepalive_s=1)
+    mesh._backoff_max_s = 0.5
+    usual_s = mesh._backoff_max_s + 2 + 4 * connection_module.CONNECT_TIMEOUT_S
+    monkeypatch.setattr(connection_module, "_PATIENCE_S", 3 - usual_s)  # three seconds in all
+    loop = asyncio.get_running_loop()
+    async with running(mesh):
+        began_s = loop.time()
+        await until(lambda: loop.time() - began_s > 4 or mesh.hangs())
+        assert not mesh.hangs()
+        await broker.kill()
+        began_s = loop.time()
+        await until(lambda: loop.time() - began_s > 4 or mesh.hangs())
+        assert not mesh.hangs()
+    # The task that dials has ended with the context.
+    await until(mesh.hangs)
+
+
 async def test_acl_refusal_is_poison_for_that_message_only(make_broker: BrokerFactory) -> None:
     """PUBACK with `not authorised`: PoisonError; other topics go on."""
     acl = ["user sync", "topic write test/out", f"topic readwrite {ROOT}/#"]
