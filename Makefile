@@ -48,6 +48,19 @@ soak: setup ## A thousand seeds of random edits, commands and faults, each settl
 bench: setup ## Measure, beside the same work without the connector; figures and machine as JSON in bench.json
 	$(BIN)/python -m tests.bench --json bench.json
 
+.PHONY: lock
+lock: setup ## Pin what the service installs, with hashes, in deploy/requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-annotate --custom-compile-command 'make lock' pyproject.toml deploy/build.in -o deploy/requirements.txt
+
+.PHONY: wheels
+wheels: setup ## Is every pinned package there as a wheel for a Pi (aarch64), with its hash?
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \
+	  --python-version 3.11 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
+	  --platform manylinux_2_28_aarch64 --dest build/wheels-aarch64 -r deploy/requirements.txt
+	@echo "every package of deploy/requirements.txt is there for aarch64"
+
 .PHONY: wear
 wear: setup ## Bytes written to disk by 100,000 changes, and the memory it takes (minutes)
 	$(BIN)/python -m tests.bench.wear
