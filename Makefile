@@ -48,6 +48,12 @@ soak: setup ## A thousand seeds of random edits, commands and faults, each settl
 bench: setup ## Measure, beside the same work without the connector; figures and machine as JSON in bench.json
 	$(BIN)/python -m tests.bench --json bench.json
 
+.PHONY: test-deploy
+test-deploy: setup ## Install, upgrade, kill, hang, reboot and uninstall on a node with a real systemd (root, minutes)
+	@for tool in systemd-nspawn debootstrap nsenter dbus-daemon; do command -v $$tool >/dev/null || \
+	  { echo "test-deploy: $$tool is missing: apt-get install systemd-container debootstrap dbus"; exit 1; }; done
+	$(BIN)/pytest -q -x tests/deploy
+
 .PHONY: lock
 lock: setup ## Pin what the service installs, with hashes, in deploy/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
