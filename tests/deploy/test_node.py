@@ -103,7 +103,7 @@ def test_a_first_installation_waits_for_its_secrets(node: Node) -> None:
 
 
 def test_with_secrets_it_becomes_ready(node: Node) -> None:
-    """`systemctl start` returned because READY came; the status line says how things stand; secrets are root's alone."""
+    """`systemctl start` returned because READY came; the status line says how things are; secrets are root's."""
     start_org(node)
     node.put(
         "/root/secrets", "\n".join(f"SF_CLIENT_{k}={v}" for k, v in zip(("ID", "SECRET"), CREDENTIALS, strict=True))
