@@ -146,7 +146,7 @@ take_secrets() {
   install -d -m 700 "$credentials"
   [ -n "$secrets" ] || return 0
   local name value
-  while IFS='=' read -r name value; do
+  while IFS='=' read -r name value || [ -n "$name" ]; do # the last line may lack its end
     [[ " ${secret_names[*]} " == *" $name "* ]] || continue
     value=${value%$'\r'}
     [ -n "$value" ] || continue
