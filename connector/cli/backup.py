@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
 from connector.app.org import wall_clock_ms
+from connector.cli.asking import progress_bars
 from connector.cli.project import open_settings
 from connector.store import backup as copies
 
@@ -17,14 +16,10 @@ def backup(settings_path: str | None) -> None:
     """Copy the replica beside a running daemon, read the copy for damage, remove copies that are too old."""
     settings = open_settings(settings_path)
     folder, now_ms = settings.storage.backup_folder(), wall_clock_ms()
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("pages copied")
-
-        def advance(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        made = copies.backup(settings.storage.path, folder, now_ms=now_ms, progress=advance)
+    with progress_bars() as advance:
+        made = copies.backup(
+            settings.storage.path, folder, now_ms=now_ms, progress=lambda done, total: advance("pages", done, total)
+        )
     click.echo(f"{made}: {made.stat().st_size / 1024**2:,.1f} MiB, read in full and sound")
     keep_ms = round(settings.storage.keep_backups.total_seconds() * 1000)
     for old in copies.prune(folder, before_ms=now_ms - keep_ms):

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from packaging.requirements import Requirement
@@ -124,7 +124,7 @@ DESCRIBED = ROOT / "connector" / "devorg" / "objects" / "describe"
 
 def permissions(name: str) -> tuple[dict[str, dict[str, str]], dict[str, str], set[str]]:
     """Of a permission set: rights by object, `editable` by field, user permissions."""
-    root = ElementTree.parse(METADATA / "permissionsets" / f"{name}.permissionset-meta.xml").getroot()  # noqa: S314 - our own file
+    root = ET.parse(METADATA / "permissionsets" / f"{name}.permissionset-meta.xml").getroot()  # noqa: S314 - our own file
     objects = {}
     for entry in root.findall("m:objectPermissions", NAMESPACE):
         rights = {child.tag.partition("}")[2]: child.text or "" for child in entry}
@@ -180,7 +180,7 @@ def test_the_default_objects_are_selected_for_change_data_capture() -> None:
     """A member of the standard channel for each; the file is named as the org names the member."""
     members = {}
     for path in (METADATA / "platformEventChannelMembers").iterdir():
-        root = ElementTree.parse(path).getroot()  # noqa: S314 - our own file
+        root = ET.parse(path).getroot()  # noqa: S314 - our own file
         assert root.findtext("m:eventChannel", "", NAMESPACE) == "ChangeEvents"
         members[path.name.partition(".")[0]] = root.findtext("m:selectedEntity", "", NAMESPACE)
     assert members == {f"ChangeEvents_{name}ChangeEvent": f"{name}ChangeEvent" for name in DEFAULT_OBJECTS}
