@@ -61,10 +61,12 @@ def _where(console: Console, scene: Scene, seconds: float) -> None:
     console.print(f"    broker    127.0.0.1:{parts.broker_port}", highlight=False, soft_wrap=True)
     console.print(f"    org       {parts.org['url']}", highlight=False, soft_wrap=True)
     console.print(f"    database  {parts.database}", highlight=False, soft_wrap=True)
+    console.print(f"    page      http://127.0.0.1:{parts.web_port}", highlight=False, soft_wrap=True)
     console.print("    join in:", highlight=False)
     for line in (
         f"mosquitto_sub -p {parts.broker_port} -v -t 'blackroad/salesforce/change/#'",
         f"sqlite3 {parts.database} 'SELECT * FROM contact_live LIMIT 5'",  # noqa: S608 - a line to copy
+        f"salesforce-sync --settings {parts.settings} top",
         f"salesforce-sync devorg --url {parts.org['url']} info",
     ):
         console.print(f"      {line}", highlight=False, soft_wrap=True)

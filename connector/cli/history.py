@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from connector.cli.outcome import FAILED
+from connector.cli.plain import plain
 from connector.cli.read import columns_of, json_option, opened_replica, print_json, print_record
 from connector.mesh.envelope import change_data
 from connector.model.change import Change
@@ -63,7 +64,9 @@ def _print_changes(history: History) -> None:
         who = change.commit.user if change.commit is not None and change.commit.user else ""
         origin = change.origin.value if change.command_id is None else f"{change.origin.value} {change.command_id}"
         when = to_iso(changed_ms(change))
-        table.add_row(str(change.version), when, change.operation.value, who, escape(origin), escape(_told(change)))
+        table.add_row(
+            str(change.version), when, change.operation.value, who, escape(origin), escape(plain(_told(change)))
+        )
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     if history.known_since_ms is not None:
         click.echo(f"older changes than {to_iso(history.known_since_ms)} are not in the log, or not shown", err=True)

@@ -8,9 +8,11 @@ from typing import Any
 import click
 import orjson
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from connector.cli.outcome import FAILED, WRONG_USAGE
+from connector.cli.plain import plain
 from connector.cli.project import open_settings
 from connector.model.ids import to_record_id
 from connector.model.objects import ObjectColumns
@@ -148,8 +150,7 @@ def _print(columns: ObjectColumns, records: Sequence[StoredRecord], following: s
 
 
 def _cell(value: Any, widest: int | None) -> str:
-    text = "" if value is None else str(value).replace("[", "\\[").replace("\n", " ")
-    return text if widest is None or len(text) <= widest else text[: widest - 1] + "…"
+    return escape("" if value is None else plain(str(value).replace("\n", " "), widest))
 
 
 def print_record(record: Mapping[str, Any], *, as_json: bool) -> None:

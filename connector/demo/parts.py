@@ -49,6 +49,10 @@ interval = "2s"
 
 [sync]
 bulk_threshold = 1500
+
+[web]
+enabled = true
+listen = "127.0.0.1:{web_port}"
 """
 
 
@@ -62,6 +66,7 @@ class Parts:
 
     directory: Path
     broker_port: int
+    web_port: int
     org: Mapping[str, Any]
 
     @property
@@ -121,7 +126,10 @@ async def local_org(directory: Path) -> AsyncIterator[Mapping[str, Any]]:
 async def daemon(parts: Parts) -> AsyncIterator[asyncio.subprocess.Process]:
     """The connector's daemon."""
     parts.settings.write_text(
-        _SETTINGS.format(url=parts.org["url"], database=parts.database, port=parts.broker_port), encoding="utf-8"
+        _SETTINGS.format(
+            url=parts.org["url"], database=parts.database, port=parts.broker_port, web_port=parts.web_port
+        ),
+        encoding="utf-8",
     )
     secrets = {"SF_CLIENT_ID": parts.org["client_id"], "SF_CLIENT_SECRET": parts.org["client_secret"]}
     # Settings and secrets of the user's own must not leak into the show.

@@ -14,7 +14,7 @@ import aiohttp
 
 from connector.demo.compare import differing_records
 from connector.demo.mesh import Service, Watcher
-from connector.demo.parts import Parts, broker, daemon, local_org
+from connector.demo.parts import Parts, broker, daemon, free_port, local_org
 from connector.demo.people import People
 from connector.errors import ConnectorError
 from connector.mesh.visitor import BrokerAddress, Visitor
@@ -75,7 +75,7 @@ async def stage(say: Callable[[str], None]) -> AsyncIterator[Scene]:
         say("starting a Mosquitto broker and a local Salesforce org")
         port = await stack.enter_async_context(broker(directory))
         org = await stack.enter_async_context(local_org(directory))
-        parts = Parts(directory=directory, broker_port=port, org=org)
+        parts = Parts(directory=directory, broker_port=port, web_port=free_port(), org=org)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         async with session.patch(f"{org['url']}/devorg/settings", json=ORG_SETTINGS) as answer:
             answer.raise_for_status()

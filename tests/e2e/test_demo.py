@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 
+import aiohttp
 import pytest
 
 
@@ -38,6 +39,10 @@ async def test_demo_goes_on_until_interrupted_and_says_where_everything_is() -> 
     assert re.search(r"broker\s+127\.0\.0\.1:\d+", seen)
     assert re.search(r"org\s+http://\S+:\d+", seen)
     assert re.search(r"database\s+\S+salesforce\.db", seen)
+    page = re.search(r"page\s+(http://127\.0\.0\.1:\d+)", seen)
+    assert page is not None
+    async with aiohttp.ClientSession() as client, client.get(page[1]) as answer:
+        assert "salesforce-sync" in await answer.text()
     process.send_signal(signal.SIGINT)
     rest, _ = await process.communicate()
     assert process.returncode == 0, rest.decode()

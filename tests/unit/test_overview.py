@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from connector.cli.plain import milliseconds, plain, span
+from connector.cli.read import print_record
 from connector.cli.screen import status_screen
 from connector.mesh.topics import Topics
 from connector.mesh.visitor import BrokerAddress
@@ -147,6 +148,14 @@ def test_text_from_elsewhere_cannot_drive_the_terminal() -> None:
     assert "\x1b[2J" not in captured.get()
     assert "\x07" not in captured.get()
     assert "[red]boo[/red]" in captured.get()
+
+
+def test_a_record_on_the_terminal_cannot_drive_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """`get` and `list` print values as they are, but for what a terminal would act on."""
+    print_record({"Name": "\x1b]52;c;cHduZWQ=\x07[bold]x", "Street": "1 Main St\nSpringfield"}, as_json=False)
+    printed = capsys.readouterr().out
+    assert "·]52;c;cHduZWQ=·[bold]x" in printed
+    assert "1 Main St Springfield" in printed
 
 
 @pytest.mark.parametrize(
