@@ -22,6 +22,7 @@ class Upheaval:
             *(kind(world, self._later) for kind in (DaemonFaults, MeshFaults, AnswerFaults, OrgFaults)),
         )
         self._controls = 0
+        self._paused = False
 
     async def step(self, kind: str, rng: random.Random) -> None:
         """One step; its line goes into the trace."""
@@ -45,7 +46,8 @@ class Upheaval:
             world.daemon.pull("clock_ms", 0)
         world.daemon.pull("dies_in", 0)
         world.ledger.at_next_create = None
-        self._say("control/resume")
+        if self._paused:  # a resumption is a poll of everything, which would put right what nothing else does
+            self._say("control/resume")
         context.bus.wake()
         world.daemon.start()
 
@@ -97,6 +99,7 @@ class Upheaval:
         return verb
 
     def pause(self, rng: random.Random) -> str:
+        self._paused = True
         self._say("control/pause")
         self._later.soon(rng.uniform(0.05, 0.5), self._resume)
         return ""
