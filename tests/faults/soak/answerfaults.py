@@ -34,8 +34,9 @@ class AnswerFaults:
         )
 
     def rest_lost(self, rng: random.Random) -> str:
-        where = {"kind": "rest", "method": rng.choice(orders.WRITES), "path": "/sobjects/|/composite/"}
-        return ordered(self._world, rng, {**where, **rng.choice(orders.LOST), "count": rng.randint(1, 4)})
+        method, path = rng.choice(orders.WRITES)
+        where = {"kind": "rest", "method": method, "path": path}
+        return ordered(self._world, rng, {**where, **rng.choice(orders.LOST), "count": rng.randint(2, 5)})
 
     def oauth(self, rng: random.Random) -> str:
         self._world.org.ctx.tokens.expire("access")

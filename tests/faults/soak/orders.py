@@ -33,7 +33,13 @@ LOST: Sequence[Mapping[str, Any]] = (
     {"status": 502, "html": True},
     {"status": 504, "html": True},
 )
-WRITES = ("POST", "POST", "PATCH", "DELETE")  # a lost create has most to lose
+# Method and path of writes: creates, which have most to lose, alone or as a collection; several collections in one call.
+WRITES: Sequence[tuple[str, str]] = (
+    ("POST", r"/composite$|/composite/sobjects$|/v[\d.]+/sobjects/\w+$"),
+    ("POST", r"/composite$|/composite/sobjects$|/v[\d.]+/sobjects/\w+$"),
+    ("PATCH", "/sobjects"),
+    ("DELETE", "/sobjects"),
+)
 OAUTH: Sequence[Mapping[str, Any]] = (
     {"status": 503, "html": True},
     {"status": 500, "code": "server_error"},
