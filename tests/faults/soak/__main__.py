@@ -7,8 +7,10 @@ after telling how to play it again.
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from collections import Counter
@@ -27,15 +29,19 @@ _TELL_EVERY = 25
 def main() -> int:
     """Play the seeds."""
     options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began_s = time.monotonic()
-    outcomes = list(_watched(options))
+    outcomes: list[Outcome] = []
+    with contextlib.suppress(KeyboardInterrupt):  # what has been played is summed up
+        for outcome in _watched(options):
+            outcomes.append(outcome)  # noqa: PERF402 - they are kept where the loop is left early
     summary = _summary(outcomes, time.monotonic() - began_s)
     if options.json:
         failures = [_failure(outcome, options) for outcome in outcomes if outcome.problems]
         _say(json.dumps({**summary, "failures": failures}, ensure_ascii=False))
     else:
         _sum_up(summary)
-    return 1 if summary["failed"] else 0
+    return 1 if summary["failed"] or len(outcomes) < options.seeds * options.repeat else 0
 
 
 def _options() -> argparse.Namespace:
@@ -77,12 +83,14 @@ def _played(options: argparse.Namespace) -> Iterator[Outcome]:
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=spawned) as pool:
         futures: list[Future[Outcome]] = [pool.submit(run_seed, seed, options.seconds) for seed in seeds]
-        for future in as_completed(futures):
-            outcome = future.result()
-            yield outcome
-            if outcome.problems and options.stop:
-                pool.shutdown(wait=False, cancel_futures=True)
-                return
+        try:
+            for future in as_completed(futures):
+                outcome = future.result()
+                yield outcome
+                if outcome.problems and options.stop:
+                    return
+        finally:  # interrupted, too: the seeds that are being played end by themselves, with their brokers
+            pool.shutdown(cancel_futures=True)
 
 
 def _again(outcome: Outcome, options: argparse.Namespace) -> str:

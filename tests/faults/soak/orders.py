@@ -33,7 +33,7 @@ LOST: Sequence[Mapping[str, Any]] = (
     {"status": 502, "html": True},
     {"status": 504, "html": True},
 )
-# Method and path of writes: creates, which have most to lose, alone or as a collection; several collections in one call.
+# Method and path of writes: creates, which have most to lose, alone or as a collection or with other collections.
 WRITES: Sequence[tuple[str, str]] = (
     ("POST", r"/composite$|/composite/sobjects$|/v[\d.]+/sobjects/\w+$"),
     ("POST", r"/composite$|/composite/sobjects$|/v[\d.]+/sobjects/\w+$"),
