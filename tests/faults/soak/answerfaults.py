@@ -34,6 +34,9 @@ class AnswerFaults:
         )
 
     def rest_lost(self, rng: random.Random) -> str:
+        if rng.random() < 0.5:
+            self._world.ledger.at_next_create.append(lambda: self._world.org.drop_connections("/services/data"))
+            return "of the next create"
         method, path = rng.choice(orders.WRITES)
         where = {"kind": "rest", "method": method, "path": path}
         return ordered(self._world, rng, {**where, **rng.choice(orders.LOST), "count": rng.randint(2, 5)})

@@ -61,7 +61,7 @@ class DaemonFaults:
         """SIGKILL before the answer to its next create is stored, or just after."""
         after = rng.random() < 0.2
         self._world.daemon.pull("dies_after", after)
-        self._world.ledger.at_next_create = lambda: self._world.daemon.pull("dies_in", 1)
+        self._world.ledger.at_next_create.append(lambda: self._world.daemon.pull("dies_in", 1))
         return "after" if after else "before"
 
     def disk_full(self, rng: random.Random) -> str:

@@ -58,7 +58,7 @@ _FAULTS: tuple[str, ...] = (
     "pause",
 )
 # Each has its turn, so that 25 consecutive seeds have nearly every fault; chance adds others.
-_IN_TURN = 2
+_IN_TURN = 3
 _MOST_MORE = 4
 _WITHOUT = 0.08
 
@@ -121,12 +121,12 @@ def plan_of(seed: int, seconds: float) -> Plan:
     more = rng.sample(_FAULTS, rng.randint(0, _MOST_MORE)) if turn else []
     faults = tuple(dict.fromkeys(turn + more))
     pace_s = rng.choice((0.005, 0.015, 0.04))
-    share = rng.uniform(0.1, 0.4) if faults else 0.0
+    share = rng.uniform(0.15, 0.5) if faults else 0.0
     steps = [Step(rng.uniform(0.1, 0.8) * seconds, fault, rng.getrandbits(48)) for fault in turn]
     usual = {kind: weight for kind, weight in _STEPS.items() if variant.silent or kind != "silent"}
     at_s = 0.0
     while (at_s := at_s + rng.expovariate(1 / pace_s)) < seconds:
-        fault = rng.random() < share * min(1.0, pace_s / 0.02)
+        fault = rng.random() < share * min(1.0, pace_s / 0.01)
         kind = rng.choice(faults) if fault else rng.choices(list(usual), list(usual.values()))[0]
         steps.append(Step(at_s, kind, rng.getrandbits(48)))
     return Plan(seed, variant, faults, tuple(sorted(steps, key=lambda step: step.at_s)))
@@ -155,7 +155,7 @@ def _variant(rng: random.Random) -> Variant:
         records=_records(rng) if rng.random() < 0.9 else None,
         unseen=rng.random() < 0.3,
         silent=rng.random() < 0.3,
-        patient=rng.random() < 0.6,
+        patient=rng.random() < 0.75,
         page_rows=rng.choice((3, 10, 2000)),
     )
 

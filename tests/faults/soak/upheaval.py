@@ -45,7 +45,7 @@ class Upheaval:
         if rng.random() < 0.5:
             world.daemon.pull("clock_ms", 0)
         world.daemon.pull("dies_in", 0)
-        world.ledger.at_next_create = None
+        world.ledger.at_next_create.clear()
         if self._paused:  # a resumption is a poll of everything, which would put right what nothing else does
             self._say("control/resume")
         context.bus.wake()

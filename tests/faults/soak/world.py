@@ -34,22 +34,22 @@ class RecordingLedger(Ledger):
     """The org's ledger, which keeps the commits with their values as well.
 
     Attributes:
-        at_next_create: Called once, when a create of the daemon's is carried out and not answered yet.
+        at_next_create: To be called once, when a create of the daemon's is carried out and not answered yet.
     """
 
     def __init__(self, org: DevOrg) -> None:
         super().__init__(org.ctx.database)
         self.commits: list[Commit] = []
-        self.at_next_create: Callable[[], None] | None = None
+        self.at_next_create: list[Callable[[], object]] = []
 
     def write(self, commit: Commit, purged: Iterable[tuple[str, str]]) -> None:
         """See `Ledger`."""
         super().write(commit, purged)
         self.commits.append(commit)
         if commit.origin.startswith(OURS) and any(change.kind == "CREATE" for change in commit.changes):
-            at_once, self.at_next_create = self.at_next_create, None
-            if at_once is not None:
-                at_once()
+            at_once, self.at_next_create = self.at_next_create, []
+            for work in at_once:
+                work()
 
 
 @dataclass(frozen=True, slots=True)
