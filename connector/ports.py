@@ -487,6 +487,10 @@ class Unit(Protocol):
         """The org's clock at the newest write of ours to the record, or None."""
         ...
 
+    def wait_no_longer(self, until_ms: int) -> int:
+        """Commands whose retry is set for later than that are due now; returns how many."""
+        ...
+
     def update_command(self, command: Command) -> None:
         """Store everything but what the command asks for.
 

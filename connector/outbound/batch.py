@@ -259,10 +259,13 @@ class Batches:
                 return
             case Wait(command):
                 # Rarer and rarer: what has not become visible soon may take minutes.
-                looked_ms = self._now_ms() - (command.sent_ms or command.accepted_ms)
+                now_ms = self._now_ms()
+                # Sent by a clock that was set back since: the time to settle begins anew, hours would be none.
+                sent_ms = min(command.sent_ms or command.accepted_ms, now_ms)
+                looked_ms = now_ms - sent_ms
                 wait = min(self._rules.backoff_max_s, max(FIRST_BACKOFF_S, looked_ms / 4000))
                 error = TransientError("what became of it cannot be told yet", retry_after_s=wait)
-                planned.give_back([command], error, lost=True)
+                planned.give_back([replace(command, sent_ms=sent_ms)], error, lost=True)
                 covered.add(command.command_id)
             case Send(commands):
                 covered.update(c.command_id for c in commands)

@@ -28,6 +28,8 @@ RETRY_LOOK_S = 1.0  # how often waiting retries, and commands that another proce
 GATHER_S = 0.25
 MOST_TAKEN = 400
 _RECOVERED_AT_ONCE = 1000
+# No retry is set for later: what is, was set by another clock, in an earlier run.
+_LONGEST_WAIT_MS = 3600 * 1000
 
 
 class CommandWriter:
@@ -73,6 +75,7 @@ class CommandWriter:
         self._full = asyncio.Event()
         self._stored_count = 0
         self._gathering = False
+        self._looked_ms = 0  # the clock when commands were taken last
         self._held_ms = range(0)  # when nothing is sent, after a failure
         self._failed_in_a_row = 0
         self._under_way = 0
@@ -103,6 +106,7 @@ class CommandWriter:
             LoginRefused: The credentials are refused.
             StoreBusy, StoreFull, StoreUnusable: Of the database.
         """
+        await self._wait_no_longer(self._now_ms() + _LONGEST_WAIT_MS)
         while await self._replica.run(self._recover) == _RECOVERED_AT_ONCE:
             pass
         unended = await self._bulk.recover()
@@ -134,6 +138,17 @@ class CommandWriter:
             log.info("command.answer_lost", command_id=command.command_id, attempt=command.attempts)
         return len(found)
 
+    async def _mind_the_clock(self) -> None:
+        """What waits for a time of the clock before it was set back waits no more."""
+        before_ms, self._looked_ms = self._looked_ms, self._now_ms()
+        if self._looked_ms < before_ms:
+            await self._wait_no_longer(self._looked_ms)
+
+    async def _wait_no_longer(self, until_ms: int) -> None:
+        freed = await self._replica.run(lambda unit: unit.wait_no_longer(until_ms))
+        if freed:
+            log.info("command.clock_set_back", commands=freed)
+
     async def _begin_job(self, group: asyncio.TaskGroup) -> None:
         """Put what a long queue holds of one kind into an ingest job, if that is to be."""
         if not self._long or not self._may_send():
@@ -154,6 +169,7 @@ class CommandWriter:
         self._stored_count = 0
         self._full.clear()
         try:
+            await self._mind_the_clock()
             taken = await self._batches.take(MOST_TAKEN)
         except BaseException:
             slots.release()

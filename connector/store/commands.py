@@ -62,6 +62,11 @@ class Commands(Part):
         """
         return self._found("next", {"now": iso(now_ms), "limit": limit})
 
+    def wait_no_longer(self, until_ms: int) -> int:
+        """Commands whose retry is set for later than that are due now; returns how many."""
+        self._db.execute(_SQL["wait_no_longer"], {"until": iso(until_ms)})
+        return int(self._db.changes())
+
     def commands_behind(self, command: Command, limit: int) -> Sequence[Command]:
         """Unfinished commands on the command's record that came after it, in order; none if its id is not known."""
         if command.record_id is None:

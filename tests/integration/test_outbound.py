@@ -167,6 +167,59 @@ async def test_a_clock_that_is_set_back_prolongs_no_wait(bench: Bench) -> None:
     await job
 
 
+async def test_a_retry_that_a_fast_clock_had_set_is_not_waited_for(bench: Bench) -> None:
+    """The clock was hours ahead when the retry was set, and not when the command was sent."""
+    bench.org.answers.append(RowLocked("locked"))
+    await bench.give("update", update("a", Phone="2"))
+    await bench.send_all()
+    ahead = replace(await bench.command("a"), retry_ms=bench.now_ms + 7 * 3_600_000)
+    await bench.database.run(lambda unit: unit.update_command(ahead))
+    writer = bench.writer()
+    job = asyncio.create_task(writer.run())
+
+    async def sent() -> bool:
+        return (await bench.command("a")).status is CommandStatus.SUCCEEDED
+
+    await until(sent)
+    writer.drain()
+    await job
+
+
+async def test_while_it_runs_a_clock_that_is_set_back_frees_every_retry(bench: Bench) -> None:
+    """However little it was set back: the wait was meant by the other clock."""
+    writer = bench.writer()
+    job = asyncio.create_task(writer.run())
+    bench.org.answers.append(RowLocked("locked", retry_after_s=600))
+    await bench.give("update", update("a", Phone="2"))
+    writer.wake()
+
+    async def waits() -> bool:
+        return (await bench.command("a")).retry_ms is not None
+
+    async def sent() -> bool:
+        return (await bench.command("a")).status is CommandStatus.SUCCEEDED
+
+    await until(waits)
+    bench.now_ms -= 1000
+    writer.wake()
+    await until(sent)
+    writer.drain()
+    await job
+
+
+async def test_a_clock_that_is_set_back_prolongs_no_settling(bench: Bench) -> None:
+    """A lost create is repeated once it had its time to appear, counted from when the clock was set back."""
+    await lost_create(bench)
+    bench.now_ms -= 3 * 3_600_000
+    await bench.send_all()  # frees the retry
+    await bench.send_all()
+    assert (await bench.command("a")).status is CommandStatus.ACCEPTED
+    bench.now_ms += 10 * 60_000
+    await bench.send_all()
+    assert (await bench.command("a")).status is CommandStatus.SUCCEEDED
+    assert len(bench.org.writes) == 2
+
+
 async def test_the_lost_answer_of_an_update_is_settled_by_reading(bench: Bench) -> None:
     """The org had taken it: `succeeded`, without a second write."""
     bench.org.answers.append(LinkDown("lost"))

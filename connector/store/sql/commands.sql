@@ -37,11 +37,11 @@ SELECT * FROM command WHERE command_id = ?;
 
 -- name: next
 -- A command waits for every earlier unfinished one on its record, whether that is due or not; one that has expired
--- waits for nothing. One that was tried in the future is due: the clock was set back since.
+-- waits for nothing.
 SELECT c.* FROM command AS c
 WHERE status = 'accepted' AND (
     expires_at <= :now
-    OR ((retry_at IS NULL OR retry_at <= :now OR sent_at > :now) AND NOT EXISTS (
+    OR ((retry_at IS NULL OR retry_at <= :now) AND NOT EXISTS (
         SELECT 1
         FROM command_key AS mine
         JOIN command_key AS earlier ON earlier.key = mine.key AND earlier.seq < mine.seq AND earlier.open = 1
@@ -49,6 +49,9 @@ WHERE status = 'accepted' AND (
     ))
 )
 ORDER BY seq LIMIT :limit;
+
+-- name: wait_no_longer
+UPDATE command SET retry_at = NULL WHERE status = 'accepted' AND retry_at > :until;
 
 -- name: behind
 SELECT c.* FROM command_key AS k JOIN command AS c ON c.seq = k.seq
