@@ -383,6 +383,13 @@ class Unit(Protocol):
         ...
 
     # Positions
+    def identity(self) -> str:
+        """The id of this replica: made with the file, random, and never the same for a file that was made anew.
+
+        Versions of two replicas cannot be compared.
+        """
+        ...
+
     def cursor(self, name: str) -> str | None:
         """The stored position, or None."""
         ...
@@ -693,6 +700,14 @@ class Snapshot(Protocol):
 
     def version(self) -> int:
         """The version of the newest change; 0 if there is none."""
+        ...
+
+    def identity(self) -> str:
+        """The id of this replica; see `Unit.identity`."""
+        ...
+
+    def cursor(self, name: str) -> str | None:
+        """A stored position, or None."""
         ...
 
     def get(self, object_name: str, record_id: str, *, fields: Sequence[str] | None = None) -> StoredRecord | None:

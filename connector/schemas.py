@@ -41,7 +41,7 @@ DOCUMENTS: Mapping[str, tuple[str, Any]] = {
     "change": ("`data` of a change event", ChangeDocument),
     "command": ("on {root}/command/{Object}/{operation}", CommandPayload),
     "result": ("on {root}/result/{command_id} and the command's reply address", ResultDocument),
-    "query": ("on {root}/query/{Object}/{verb}: get, list, search, count, changes", QueryPayload),
+    "query": ("on {root}/query/{Object}/{verb}: get, list, search, count, changes, describe", QueryPayload),
     "query_reply": ("on the query's reply address", QueryReplyDocument | QueryRefusalDocument),
     "reply": ("on the reply address, else on {root}/reply/{verb}", ReplyDocument | RefusalDocument),
     "status": ("on {root}/status, retained", StatusDocument),

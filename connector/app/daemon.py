@@ -13,7 +13,7 @@ from connector.app.indexing import keep_indexed
 from connector.app.looking import CountedAnswers, metrics_jobs, metrics_of, page_jobs
 from connector.app.notify import ServiceManager, Watchdog
 from connector.app.org import Org, change_source, opened_org, wall_clock_ms
-from connector.app.reports import Observer, freshness_of, round_messages
+from connector.app.reports import Observer, freshness_of, load_token, round_messages
 from connector.app.rules import inbound_rules, milliseconds, outbound_rules, query_rules
 from connector.app.supervise import Jobs, Stop, run_jobs
 from connector.inbound.apply import Applied
@@ -213,6 +213,7 @@ class Daemon:
             addresses=self._topics,
             change_data=change_data,
             freshness=partial(freshness_of, self._inbound),
+            loaded=load_token,
             rules=query_rules(self._settings),
             now_ms=wall_clock_ms,
         )

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from connector.app.org import Org
 from connector.inbound.engine import Inbound
+from connector.inbound.progress import LoadState
 from connector.inbound.rounds import Round
 from connector.mesh.signals import Signals
 from connector.model.message import Message
 from connector.model.objects import ObjectSpec
-from connector.ports import Unit
+from connector.ports import Snapshot, Unit
 from connector.salesforce.cometd import CometdSource
 from connector.serve.health import ObjectNow, Observations, StreamNow, Troubles
 from connector.serve.query.answer import ALL_OBJECTS, Freshness
@@ -130,6 +131,12 @@ def freshness_of(inbound: Inbound, object_name: str) -> Freshness:
     return Freshness(
         stream=inbound.stream_state.status, verified_ms=min(known) if known and len(known) == len(names) else None
     )
+
+
+def load_token(snapshot: Snapshot, object_name: str) -> str | None:
+    """Which load an object's rows are of; None while it is not loaded, or being read again for new fields."""
+    state = LoadState.stored(snapshot, object_name)
+    return None if state is None else state.token
 
 
 def _figures(unit: Unit, specs: Sequence[ObjectSpec]) -> tuple[dict[str, int], Mapping[str, int], int, list[str]]:

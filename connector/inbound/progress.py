@@ -2,13 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import orjson
 
 from connector.model.ids import RecordId
 from connector.model.times import to_iso, to_ms
 from connector.ports import Unit
+
+
+class Positions(Protocol):
+    """Where positions are read: a unit, or a snapshot."""
+
+    def cursor(self, name: str) -> str | None:
+        """The stored position, or None."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +48,7 @@ class LoadState:
     newest: str | None = None
 
     @classmethod
-    def stored(cls, unit: Unit, name: str) -> Self | None:
+    def stored(cls, unit: Positions, name: str) -> Self | None:
         """The stored state; None: the object was never loaded. One that cannot be read counts as never loaded."""
         text = unit.cursor(f"load:{name}")
         if text is None:
@@ -50,6 +58,11 @@ class LoadState:
             return cls(**{**raw, "fields": tuple(raw.get("fields", ()))})
         except (TypeError, ValueError):
             return None
+
+    @property
+    def token(self) -> str | None:
+        """Which load the rows are of; None while one is under way."""
+        return f"{self.kind}:{self.started}" if self.state == "done" else None
 
     def store(self, unit: Unit, name: str, at_ms: int) -> None:
         """Keep it."""

@@ -13,7 +13,7 @@ _OBJECT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}", re.ASCII)
 _VERB = re.compile(r"[a-z_]{1,32}", re.ASCII)
 _COMMAND_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _COMMAND_OPERATIONS = frozenset({"create", "update", "upsert", "delete"})
-_QUERY_VERBS = frozenset({"get", "list", "search", "count", "changes"})
+_QUERY_VERBS = frozenset({"get", "list", "search", "count", "changes", "describe"})
 # MQTT allows these in a topic name, but brokers may drop the connection for them: MQTT 5 section 1.5.4.
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
@@ -148,7 +148,7 @@ def is_command_id(text: str) -> bool:
 
 
 def _queried(name: str, verb: str) -> bool:
-    return _OBJECT.fullmatch(name) is not None or (name == "_all" and verb == "changes")
+    return _OBJECT.fullmatch(name) is not None or (name == "_all" and verb in ("changes", "describe"))
 
 
 def _inside(address: str, root: str) -> bool:

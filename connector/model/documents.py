@@ -175,9 +175,10 @@ class QueryReplyDocument(Document):
 
     ok: Literal[True]
     object: str
-    verb: Literal["get", "list", "search", "count", "changes"]
+    verb: Literal["get", "list", "search", "count", "changes", "describe"]
     records: list[Fields] = Field(
-        description="Fields with `Id`, `_version` and `_modstamp`; to `changes`: changes. Empty to `count`."
+        description="Fields with `Id`, `_version` and `_modstamp`; to `changes`: changes; to `describe`: objects with "
+        "their fields. Empty to `count`."
     )
     next: str | int | None = Field(description="`after` of the next page, to `changes` its `since`; null at the end.")
     count: int | None = Field(None, ge=0, description="To `count` alone.")
@@ -185,6 +186,7 @@ class QueryReplyDocument(Document):
         None, description="To `changes` of one record: when the log begins; null if it has every change."
     )
     version: int = Field(ge=0, description="Of the newest change that the answer includes.")
+    replica: str = Field(description="Id of the replica: versions of two replicas cannot be compared.")
     as_of: Iso = Field(description="When the replica was read.")
     stream: Literal["live", "connecting", "down", "paused", "off"]
     verified_at: Iso | None = Field(description="When the object was last proved equal to the org.")

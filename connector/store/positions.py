@@ -24,6 +24,14 @@ class Positions(Part):
         else:
             self._db.execute(_SQL["set"], (name, value, iso(at_ms)))
 
+    def identity(self) -> str:
+        """The id of this replica: made with the file, random, and never the same for a file that was made anew."""
+        return str(self._db.execute(_SQL["get"], ("replica",)).get)
+
+    def identify(self) -> None:
+        """Give the file its id, where it has none."""
+        self._db.execute(_SQL["identify"])
+
     def count_call(self, hour: str, purpose: str, calls: int) -> None:
         """Add to the calls of an hour (`2026-11-22T17`, UTC)."""
         self._db.execute(_SQL["count_call"], (hour, purpose, calls))

@@ -116,6 +116,16 @@ class ReadOnlyReplica:
         with self.snapshot() as unit:
             return unit.last_version()
 
+    def identity(self) -> str:
+        """The id of this replica; see `ports.Unit.identity`."""
+        with self.snapshot() as unit:
+            return unit.identity()
+
+    def cursor(self, name: str) -> str | None:
+        """A stored position, or None."""
+        with self.snapshot() as unit:
+            return unit.cursor(name)
+
     def get(self, object_name: str, record_id: str, *, fields: Sequence[str] | None = None) -> StoredRecord | None:
         """One record, or None if it is not there or deleted.
 

@@ -134,3 +134,6 @@ class Session:
             before, after = migrate(connection)
             log.info("store.opened", schema=after, migrated_from=before if before != after else None)
         self._unit = StoreUnit(connection)
+        if not self._guest:
+            with transaction(connection):
+                self._unit.identify()

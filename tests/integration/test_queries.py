@@ -26,7 +26,7 @@ from connector.store.readers import Readers
 from tests.broker import Broker
 from tests.integration.test_mesh_connection import connection_for, running
 from tests.mesh import Service
-from tests.store_nouns import DAY_MS, NOW_MS, WIDGET, change, command, record, record_id
+from tests.store_nouns import DAY_MS, NOW_MS, WIDGET, change, command, record, record_id, spec_of
 from tests.waiting import until
 
 TOPICS = Topics()
@@ -41,6 +41,7 @@ class Node:
         self._service = service
         self.rejected: list[Message] = []
         self.freshness = Freshness("live", NOW_MS)
+        self.loads: dict[str, str] = {}
         self._asked = 0
 
     def write(self, work: Any) -> None:
@@ -104,6 +105,7 @@ async def node(broker: Broker, tmp_path: Path) -> AsyncIterator[Node]:
                 addresses=TOPICS,
                 change_data=change_data,
                 freshness=lambda _name: node.freshness,
+                loaded=lambda _snapshot, name: node.loads.get(name),
                 rules=QueryRules(max_page=5, timeout_s=0.5, max_payload_bytes=mesh.max_payload_bytes),
                 now_ms=lambda: NOW_MS + 1000,
             )
@@ -150,6 +152,7 @@ async def test_get_tells_the_record_and_how_fresh_it_is(node: Node) -> None:
         ],
         "next": None,
         "version": 2,
+        "replica": node.session.run(lambda unit: unit.identity()),
         "as_of": "2026-11-22T17:26:41.157Z",
         "stream": "live",
         "verified_at": "2026-11-22T17:26:40.157Z",
@@ -254,6 +257,34 @@ async def test_the_changes_of_one_record(node: Node) -> None:
     assert trimmed["known_since"] == "2026-11-22T17:26:40.157Z"
     assert (await node.refused("changes", {"id": record_id(1)}, ALL_OBJECTS))[0] == "invalid_request"
     assert (await node.refused("changes", {"id": "x"}))[1].startswith("id: ")
+
+
+async def test_describe_tells_the_tables(node: Node) -> None:
+    """Fields in the order of the columns, which load the rows are of, object by object."""
+    node.write(lambda unit: unit.define(spec_of({"Owner__c": "reference"}, "Another__c", "a02")))
+    node.loads["Widget__c"] = "first:2026-11-22T17:26:40.000Z"
+    reply = await node.ask("describe", {"limit": 1}, "_all")
+    assert reply["records"] == [
+        {
+            "object": "Another__c",
+            "key_prefix": "a02",
+            "loaded": None,
+            "fields": [{"name": "Owner__c", "kind": "text", "searched": False, "looked_up": True}],
+        }
+    ]
+    (widget,) = (await node.ask("describe", {"after": reply["next"]}, "_all"))["records"]
+    assert (widget["object"], widget["loaded"]) == ("Widget__c", "first:2026-11-22T17:26:40.000Z")
+    assert [(f["name"], f["kind"]) for f in widget["fields"]] == [
+        ("Name", "text"),
+        ("Active__c", "boolean"),
+        ("Size__c", "integer"),
+        ("Price__c", "number"),
+        ("Due__c", "date"),
+        ("Seen__c", "datetime"),
+    ]
+    alone = await node.ask("describe", {})
+    assert (alone["records"], alone["next"]) == ([widget], None)
+    assert alone["replica"] == reply["replica"]
 
 
 async def test_a_log_that_no_longer_reaches_back_says_so(node: Node) -> None:

@@ -242,3 +242,13 @@ def _opened_as_nobody(path: Path) -> str:
         answer = pipe.read().decode()
     os.waitpid(child, 0)
     return answer
+
+
+def test_a_file_has_an_id_that_stays(tmp_path: Path) -> None:
+    """Made with the file, the same at every opening; a file that is made anew has another one."""
+    seen = []
+    for name in ("a.db", "a.db", "b.db"):
+        with Session(tmp_path / name) as session:
+            seen.append(session.run(lambda unit: unit.identity()))
+    assert len(seen[0]) == 32
+    assert seen[0] == seen[1] != seen[2]

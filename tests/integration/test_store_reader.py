@@ -112,7 +112,9 @@ def test_the_figures_are_of_one_moment(session: Session, reader: ReadOnlyReplica
     assert (figures.version, figures.published) == (2, 1)
     assert figures.objects == {"Widget__c": ObjectFigures(records=5, deleted=1)}
     assert figures.queues == {"outbox": 2, "commands": 1, "quarantine": 0, "dirty": 0}
-    assert [(c.name, c.value, c.updated_ms) for c in figures.cursors] == [("published", "1", NOW_MS)]
+    published, replica = figures.cursors
+    assert (published.name, published.value, published.updated_ms) == ("published", "1", NOW_MS)
+    assert (replica.name, replica.value) == ("replica", reader.identity())
     assert (figures.calls, figures.holes) == ({"load": 3}, [hole])
     assert reader.figures("2026-11-23T00").calls == {}
 

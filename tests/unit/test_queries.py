@@ -54,6 +54,7 @@ class Bench:
             addresses=Topics(),
             change_data=lambda change: {"version": change.version},
             freshness=lambda _name: Freshness("live", None),
+            loaded=lambda _snapshot, _name: None,
             rules=QueryRules(max_page=3, timeout_s=2.5, max_payload_bytes=1000),
             now_ms=lambda: 0,
         )

@@ -126,6 +126,7 @@ QUERY_REPLY: Mapping[str, Any] = {
     "records": [{"Id": "0037e00000XyzAbAAB", "Phone": None, "_version": 7, "_modstamp": "2026-11-22T17:26:39.000Z"}],
     "next": None,
     "version": 1042,
+    "replica": "5f1d7a84e92a4f0c8f7c2f6d6c1b9e30",
     "as_of": "2026-11-22T17:26:40.000Z",
     "stream": "live",
     "verified_at": None,

@@ -9,11 +9,20 @@ import orjson
 from connector.model.change import Change
 from connector.model.command import ECHO_WINDOW_MS, Command, CommandStatus
 from connector.model.ids import RecordId, key_prefix, to_record_id
+from connector.model.objects import ObjectColumns
 from connector.model.query import EVERYTHING, Filter, FilterOperator, Where
 from connector.model.record import StoredRecord
 from connector.model.times import to_iso
 from connector.ports import Snapshot
-from connector.serve.query.payload import ChangesQuery, CountQuery, GetQuery, ListQuery, QueryPayload, SearchQuery
+from connector.serve.query.payload import (
+    ChangesQuery,
+    CountQuery,
+    DescribeQuery,
+    GetQuery,
+    ListQuery,
+    QueryPayload,
+    SearchQuery,
+)
 from connector.serve.request import Refused
 
 ALL_OBJECTS = "_all"
@@ -43,6 +52,7 @@ class Question:
         object: Its name, or `_all`.
         max_page: Records in a reply at most.
         change_data: A change as section 2 of the interface has it.
+        loaded: Which load the rows of an object are of; None while it is not loaded, or being read again.
     """
 
     object: str
@@ -52,6 +62,7 @@ class Question:
     max_page: int
     freshness: Freshness
     change_data: Callable[[Change], Mapping[str, Any]]
+    loaded: Callable[[Snapshot, str], str | None]
 
 
 @dataclass(slots=True)
@@ -93,6 +104,8 @@ def _answer(snapshot: Snapshot, asked: Question, now_ms: int) -> bytes:
             return _reply(snapshot, asked, now_ms, _Found(more={"count": count}))
         case ChangesQuery() as query:
             return _changes(snapshot, asked, now_ms, query)
+        case DescribeQuery() as query:
+            return _described(snapshot, asked, now_ms, query)
         case _:
             assert_never(asked.payload)
 
@@ -174,6 +187,32 @@ def _changes(snapshot: Snapshot, asked: Question, now_ms: int, query: ChangesQue
     return _reply(snapshot, asked, now_ms, _Found(room.taken, following, more=more))
 
 
+def _described(snapshot: Snapshot, asked: Question, now_ms: int, query: DescribeQuery) -> bytes:
+    known = snapshot.objects()
+    names = sorted(known) if asked.object == ALL_OBJECTS else [asked.object]
+    left = [name for name in names if query.after is None or name > query.after]
+    room = _Room(PAGE_BYTES - _FRAME_BYTES - len(asked.correlation or "") * 6)
+    last = None
+    for name in left[: min(query.limit or asked.max_page, asked.max_page)]:
+        document = _description(known[name], asked.loaded(snapshot, name))
+        if not room.takes(orjson.dumps(document), alone=True):
+            break
+        last = name
+    return _reply(snapshot, asked, now_ms, _Found(room.taken, last if len(room.taken) < len(left) else None))
+
+
+def _description(columns: ObjectColumns, loaded: str | None) -> Mapping[str, Any]:
+    return {
+        "object": columns.name,
+        "key_prefix": columns.key_prefix,
+        "loaded": loaded,
+        "fields": [
+            {"name": name, "kind": kind, "searched": name in columns.searched, "looked_up": name in columns.looked_up}
+            for name, kind in columns.fields.items()
+        ],
+    }
+
+
 def _logged(
     snapshot: Snapshot, object_name: str, query: ChangesQuery, limit: int
 ) -> tuple[Sequence[Change], Mapping[str, Any]]:
@@ -225,6 +264,7 @@ def _reply(snapshot: Snapshot, asked: Question, now_ms: int, found: _Found) -> b
             "next": found.next,
             **found.more,
             "version": snapshot.version(),
+            "replica": snapshot.identity(),
             "as_of": to_iso(now_ms),
             "stream": asked.freshness.stream,
             "verified_at": None if verified_ms is None else to_iso(verified_ms),

@@ -87,13 +87,21 @@ class ChangesQuery(Request):
         return self
 
 
-QueryPayload = GetQuery | ListQuery | SearchQuery | CountQuery | ChangesQuery
+class DescribeQuery(Request):
+    """`describe`: the tables that the objects have; what a mirror makes its own of."""
+
+    limit: int | None = Field(None, ge=1, description="Objects at most; never more than query.max_page.")
+    after: str | None = Field(None, min_length=1, max_length=80, description="`next` of the page before.")
+
+
+QueryPayload = GetQuery | ListQuery | SearchQuery | CountQuery | ChangesQuery | DescribeQuery
 QUERIES: Mapping[str, type[QueryPayload]] = {
     "get": GetQuery,
     "list": ListQuery,
     "search": SearchQuery,
     "count": CountQuery,
     "changes": ChangesQuery,
+    "describe": DescribeQuery,
 }
 
 

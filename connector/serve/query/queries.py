@@ -20,7 +20,7 @@ from connector.errors import (
 )
 from connector.model.change import Change
 from connector.model.message import Delivery, Message
-from connector.ports import Publisher, Reader
+from connector.ports import Publisher, Reader, Snapshot
 from connector.serve.query.answer import Freshness, Question, answer
 from connector.serve.query.payload import validated
 from connector.serve.request import Asker, Refused, ReplyRules, asker_of, parsed
@@ -65,15 +65,17 @@ class Queries:
         addresses: ReplyRules,
         change_data: Callable[[Change], Mapping[str, Any]],
         freshness: Callable[[str], Freshness],
+        loaded: Callable[[Snapshot, str], str | None],
         rules: QueryRules,
         now_ms: Callable[[], int],
     ) -> None:
-        """`freshness` tells how far an object, or `_all`, can be trusted now."""
+        """`freshness` tells how far an object, or `_all`, can be trusted now, `loaded` which load its rows are of."""
         self._reader = reader
         self._publisher = publisher
         self._addresses = addresses
         self._change_data = change_data
         self._freshness = freshness
+        self._loaded = loaded
         self._rules = rules
         self._now_ms = now_ms
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
@@ -136,6 +138,7 @@ class Queries:
             max_page=self._rules.max_page,
             freshness=self._freshness(one.object),
             change_data=self._change_data,
+            loaded=self._loaded,
         )
         return await self._reader.read(
             partial(answer, asked=asked, now_ms=self._now_ms()), timeout_s=self._rules.timeout_s

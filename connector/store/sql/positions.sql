@@ -28,3 +28,7 @@ ON CONFLICT (hour, purpose) DO UPDATE SET calls = calls + excluded.calls;
 
 -- name: forget_calls
 DELETE FROM api_usage WHERE hour > ?;
+
+-- name: identify
+INSERT OR IGNORE INTO cursor (name, value, updated_at)
+VALUES ('replica', lower(hex(randomblob(16))), strftime('%Y-%m-%dT%H:%M:%fZ', 'now'));
