@@ -335,6 +335,10 @@ class Unit(Protocol):
         """Insert or replace records."""
         ...
 
+    def reset_deleted(self, spec: ObjectSpec) -> None:
+        """Set the version of every deleted record to 0: what comes next on it is newer, whatever its version."""
+        ...
+
     def count(self, spec: ObjectSpec) -> int:
         """Records that are not deleted."""
         ...
@@ -359,6 +363,14 @@ class Unit(Protocol):
 
     def origin_of(self, version: int) -> Origin | None:
         """Where the change of this version came from; None if the log does not hold it (0, or trimmed)."""
+        ...
+
+    def changes(self, since: int, limit: int, object_name: str | None = None) -> Sequence[Change]:
+        """Changes behind a version, of one object or of all, in version order, as far back as the log reaches."""
+        ...
+
+    def restart_log(self, version: int, at_ms: int) -> None:
+        """Forget every change; the next one is `version` + 1. For a copy of another replica's log."""
         ...
 
     def unpublished(self, limit: int, beyond: int = 0) -> Sequence[Change]:

@@ -31,6 +31,12 @@ class ChangeLog(Positions):
         self._db.execute(_SQL["set_last_version"], (last,))
         return last
 
+    def restart_log(self, version: int, at_ms: int) -> None:
+        """Forget every change; the next one is `version` + 1. For a copy of another replica's log."""
+        self._db.execute(_SQL["forget_all"])
+        self._db.execute(_SQL["set_last_version"], (version,))
+        self.set_cursor("published", str(version), at_ms)
+
     def last_version(self) -> int:
         """The newest version; 0 if there is none."""
         return int(self._db.execute(_SQL["last_version"]).get)

@@ -48,6 +48,10 @@ class Records(Part):
                 update = update_statement(spec.table, tuple(columns[i] for i in differing))
                 self._db.execute(update, (*(row[i] for i in differing), record.id))
 
+    def reset_deleted(self, spec: ObjectSpec) -> None:
+        """Set the version of every deleted record to 0: what comes next on it is newer, whatever its version."""
+        self._db.execute(statements(spec).reset_deleted)
+
     def count(self, spec: ObjectSpec) -> int:
         """Records that are not deleted."""
         return int(self._db.execute(statements(spec).count).get)

@@ -38,6 +38,7 @@ class Statements:
     insert: str
     count: str
     live_ids: str
+    reset_deleted: str
 
 
 def objects(connection: apsw.Connection) -> dict[str, ObjectColumns]:
@@ -206,4 +207,5 @@ def _statements(table: str, names: Sequence[str]) -> Statements:
         f"(SELECT count(*) FROM {name} WHERE _deleted_at IS NOT NULL)",
         live_ids=f'SELECT "Id" FROM {name} WHERE _deleted_at IS NULL AND (:after IS NULL OR "Id" > :after) '  # noqa: S608
         'AND (:upto IS NULL OR "Id" <= :upto) ORDER BY "Id" LIMIT :limit',
+        reset_deleted=f"UPDATE {name} SET _version = 0 WHERE _deleted_at IS NOT NULL AND _version > 0",  # noqa: S608
     )

@@ -57,3 +57,6 @@ FROM change ORDER BY version DESC LIMIT :limit;
 
 -- name: applied_at
 SELECT applied_at FROM change WHERE version = ?;
+
+-- name: forget_all
+DELETE FROM change;
