@@ -106,7 +106,9 @@ class NodeSettings(_Section):
 class SalesforceSettings(_Section):
     """The org and how to log in."""
 
-    instance_url: str = Field(description="The org's address; also the token endpoint's host, unless login_url is set.")
+    instance_url: str = Field(
+        PLACEHOLDER_URL, description="The org's address; also the token endpoint's host, unless login_url is set."
+    )
     login_url: str = Field("", description="Token endpoint's host where it is not instance_url.")
     api_version: str = Field("58.0", pattern=r"^\d{2,3}\.0$", description="REST, Bulk and CometD version.")
     auth: Literal["auto", "jwt", "client_credentials", "refresh_token", "password", "access_token"] = Field(
@@ -185,7 +187,7 @@ class MqttSettings(_Section):
     tls: bool = False
     ca_file: str = Field("", description="CA certificates; empty: the system's.")
     keepalive: Duration = timedelta(seconds=30)
-    client_id: str = Field("", max_length=128, description="Empty: salesforce-sync-{node}.")
+    client_id: str = Field("", max_length=128, description="Empty: salesforce-sync-{node}, of a mirror -mirror-{node}.")
     protocol: Literal["5", "3.1.1"] = "5"
     max_payload: ByteSize = Field(ByteSize(256 * 1024), ge=1024, description="Largest message taken from the mesh.")
     root: TopicText = "blackroad/salesforce"
@@ -303,7 +305,7 @@ class Settings(_Section):
     """Everything the operator can set; section 9 of the interface."""
 
     node: NodeSettings = NodeSettings()
-    salesforce: SalesforceSettings
+    salesforce: SalesforceSettings = SalesforceSettings()
     sync: SyncSettings = SyncSettings()
     objects: dict[ApiName, ObjectSettings] = Field(default_factory=dict)
     storage: StorageSettings = StorageSettings()

@@ -14,6 +14,7 @@ from connector.app.looking import CountedAnswers, metrics_jobs, metrics_of, page
 from connector.app.notify import ServiceManager, Watchdog
 from connector.app.org import Org, change_source, opened_org, wall_clock_ms
 from connector.app.reports import Observer, freshness_of, load_token, round_messages
+from connector.app.retention import keep_trimmed
 from connector.app.rules import inbound_rules, milliseconds, outbound_rules, query_rules
 from connector.app.supervise import Jobs, Stop, run_jobs
 from connector.inbound.apply import Applied
@@ -22,6 +23,7 @@ from connector.inbound.rounds import Round
 from connector.inbound.values import from_row
 from connector.mesh.connection import MeshConnection
 from connector.mesh.envelope import Envelope, change_data, health_message
+from connector.mesh.roles import connector_role
 from connector.mesh.router import Router
 from connector.mesh.signals import Signals, asks_for_sync
 from connector.mesh.topics import Incoming, Topics
@@ -42,8 +44,6 @@ from connector.store.readers import Readers
 
 log = structlog.get_logger()
 
-RETENTION_EVERY_S = 60.0
-RETENTION_ROWS = 500
 # How often commands that another process has queued are looked for.
 QUEUED_LOOK_S = 0.2
 
@@ -150,9 +150,12 @@ class Daemon:
         self._mesh = MeshConnection(
             self._settings.mqtt,
             self._settings.secrets,
-            self._topics,
-            node=self._settings.node.name,
-            version=distribution_version("salesforce-sync"),
+            connector_role(
+                self._settings.mqtt,
+                self._topics,
+                node=self._settings.node.name,
+                version=distribution_version("salesforce-sync"),
+            ),
             now_ms=wall_clock_ms,
             rng=self._rng,
             backoff_max_s=self._settings.sync.backoff_max.total_seconds(),
@@ -260,7 +263,7 @@ class Daemon:
                 "mesh.connection": self._mesh.run,
                 "serve.health": self._health.run,
                 "salesforce.budget": self._org.budget.run,
-                "store.retention": self._retention,
+                "store.retention": partial(keep_trimmed, self._database, self._settings.storage),
                 "store.indexes": partial(keep_indexed, self._database, self._settings.synced),
                 "store.queued_commands": self._queued_commands,
                 **metrics_jobs(self._settings, self._metrics, self._readers, self._observer.observe, self._troubles),
@@ -334,17 +337,6 @@ class Daemon:
             log.info("signal.ignored", bytes=len(delivery.payload))
 
     # House-keeping
-
-    async def _retention(self) -> None:
-        keep_deleted_ms = milliseconds(self._settings.storage.keep_deleted)
-        keep_changes_ms = milliseconds(self._settings.storage.keep_changes)
-        while True:
-            removed = RETENTION_ROWS
-            while removed >= RETENTION_ROWS:
-                removed = await self._database.run(
-                    lambda unit: unit.trim(wall_clock_ms(), keep_deleted_ms, keep_changes_ms, RETENTION_ROWS)
-                )
-            await asyncio.sleep(RETENTION_EVERY_S)
 
     async def _queued_commands(self) -> None:
         """Wake the writer when another process has queued a command."""

@@ -12,24 +12,29 @@ PIECE_ROWS = 1000
 # How often it is looked for an object that has been loaded, or described anew, since.
 LOOK_S = 1.0
 
+Loaded = Callable[[Unit, str], bool]
 
-async def index_objects(replica: Replica, names: Collection[str]) -> None:
+
+def loaded(unit: Unit, name: str) -> bool:
+    """True once the object's records are there."""
+    state = LoadState.stored(unit, name)
+    return state is not None and not (state.kind == "first" and state.state == "loading")
+
+
+async def index_objects(replica: Replica, names: Collection[str], ready: Loaded = loaded) -> None:
     """Make what the loaded ones of these objects lack."""
     for name in names:
         more = True
         while more:
-            more = await replica.run(partial(_piece, name))
+            more = await replica.run(partial(_piece, name, ready))
 
 
-async def keep_indexed(replica: Replica, names: Callable[[], Collection[str]]) -> None:
+async def keep_indexed(replica: Replica, names: Callable[[], Collection[str]], ready: Loaded = loaded) -> None:
     """Make what loaded objects lack, whenever that is; does not end."""
     while True:
-        await index_objects(replica, list(names()))
+        await index_objects(replica, list(names()), ready)
         await asyncio.sleep(LOOK_S)
 
 
-def _piece(name: str, unit: Unit) -> bool:
-    state = LoadState.stored(unit, name)
-    if state is None or (state.kind == "first" and state.state == "loading"):
-        return False
-    return unit.extend_indexes(name, PIECE_ROWS)
+def _piece(name: str, ready: Loaded, unit: Unit) -> bool:
+    return ready(unit, name) and unit.extend_indexes(name, PIECE_ROWS)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import structlog
 
 from connector.errors import ConfigError, StoreUnusable, TransientError
+from connector.mirror.state import Copy
+from connector.ports import Unit
 from connector.salesforce.budget import ApiBudget
 from connector.salesforce.cometd import CometdSource
 from connector.salesforce.login import Session
@@ -81,6 +83,7 @@ def change_source(settings: Settings, org: Org, on_state: Callable[[], None]) ->
 
 async def _org_id(session: Session, database: Database) -> str:
     """The org's id, pinned to the replica: records and positions of two orgs must not mix."""
+    await database.run(refuse_mirrors)
     known = await database.run(lambda unit: unit.cursor(ORG_CURSOR))
     try:
         told: str = (await session.token()).org_id
@@ -94,3 +97,16 @@ async def _org_id(session: Session, database: Database) -> str:
     elif known != told:
         raise StoreUnusable(f"the replica holds org {known}, the login is of org {told}: set another storage.path")
     return told
+
+
+def refuse_mirrors(unit: Unit) -> None:
+    """For who works for the org.
+
+    Raises:
+        StoreUnusable: The file is a mirror's.
+    """
+    if Copy.stored(unit) is not None:
+        raise StoreUnusable(
+            "the database is a mirror's copy, kept from the mesh alone: commands go over MQTT (SFSync(remote=...)), "
+            "and a connector needs another storage.path"
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from connector.app.org import wall_clock_ms
+from connector.app.org import refuse_mirrors, wall_clock_ms
 from connector.app.rules import outbound_rules
 from connector.errors import CommandRejected
 from connector.inbound.catalog import stored_spec
@@ -57,7 +57,12 @@ class CommandQueue:
 
     def __enter__(self) -> Self:
         self._session.open()
-        self._catalog = self._run(self._described)
+        try:
+            self._run(refuse_mirrors)
+            self._catalog = self._run(self._described)
+        except BaseException:
+            self._session.close()
+            raise
         self._admission = Admission(self._catalog, outbound_rules(self._settings))
         return self
 

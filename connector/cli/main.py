@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "sync": "connector.cli.sync:sync",
     "daemon": "connector.cli.daemon:daemon",
     "verify": "connector.cli.verify:verify",
+    "mirror": "connector.cli.mirror:mirror",
     "status": "connector.cli.status:status",
     "top": "connector.cli.top:top",
     "web": "connector.cli.web:web",

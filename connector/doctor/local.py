@@ -38,11 +38,8 @@ class ReplicaState:
 
 
 def wrong_setting(problem: str) -> Finding:
-    """A line of `ConfigError`; without an address there is probably no settings file yet."""
-    mend = "correct it in the settings file or the environment"
-    if problem in ("salesforce: missing", "salesforce.instance_url: missing"):
-        mend = "`salesforce-sync init --instance-url https://yourdomain.my.salesforce.com` writes a settings file"
-    return Finding("settings", "fail", problem, mend)
+    """A line of `ConfigError`."""
+    return Finding("settings", "fail", problem, "correct it in the settings file or the environment")
 
 
 def settings_problems(settings: Settings) -> Iterator[Finding]:
@@ -50,7 +47,11 @@ def settings_problems(settings: Settings) -> Iterator[Finding]:
     salesforce = settings.salesforce
     if salesforce.instance_url == PLACEHOLDER_URL:
         message = f"salesforce.instance_url = {PLACEHOLDER_URL!r} is still the example"
-        yield Finding("settings", "fail", message, "set your org's address: Setup > My Domain shows it")
+        mend = (
+            "set your org's address, which Setup > My Domain shows; "
+            "`salesforce-sync init --instance-url https://yourdomain.my.salesforce.com` writes a settings file"
+        )
+        yield Finding("settings", "fail", message, mend)
     if salesforce.stream == "pubsub":
         message = "salesforce.stream = 'pubsub': not available in this version"
         yield Finding("settings", "fail", message, 'set "cometd", or "off" to poll only')

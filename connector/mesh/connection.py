@@ -11,15 +11,14 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 import structlog
 
 from connector.errors import ConfigError, LinkDown, PoisonError
 from connector.mesh.client import RECEIVE_MAXIMUM, LinkSettings
-from connector.mesh.envelope import status_message
 from connector.mesh.link import Link, Received
-from connector.mesh.topics import Topics
+from connector.mesh.roles import Role
 from connector.model.message import Delivery, Message
 from connector.settings import MqttSettings, Secrets
 
@@ -53,19 +52,15 @@ class MeshConnection:
         self,
         settings: MqttSettings,
         secrets: Secrets,
-        topics: Topics,
+        role: Role,
         *,
-        node: str,
-        version: str,
         now_ms: Callable[[], int],
         rng: random.Random,
         backoff_max_s: float = 60.0,
     ) -> None:
         self._settings = settings
         self._secrets = secrets
-        self._topics = topics
-        self._node = node
-        self._version = version
+        self._role = role
         self._now_ms = now_ms
         self._rng = rng
         self._backoff_max_s = backoff_max_s
@@ -103,7 +98,7 @@ class MeshConnection:
     @property
     def max_payload_bytes(self) -> int:
         """A delivery longer than this is too large; it arrives cut to one byte more, so that it can be answered."""
-        return int(self._settings.max_payload)
+        return self._role.max_payload_bytes
 
     async def __aenter__(self) -> Self:
         """Prepare; does not connect.
@@ -124,7 +119,7 @@ class MeshConnection:
         if link is not None and not link.ended.is_set():
             try:
                 async with asyncio.timeout(_LAST_MESSAGE_TIMEOUT_S):
-                    await link.publish(self._status("offline", self._now_ms()))
+                    await link.publish(self._role.presence("offline", self._now_ms()))
             except (TimeoutError, LinkDown, PoisonError) as error:
                 log.warning("mesh.offline_message_lost", error=str(error))
             await link.close()
@@ -199,7 +194,7 @@ class MeshConnection:
         link = self._newest = Link(self._link_settings(), self._received)
         await link.open(self._dialer)
         try:
-            refused = list(await link.subscribe(self._topics.subscriptions()))
+            refused = list(await link.subscribe(self._role.filters))
             await self._birth(link, refused)
         except BaseException:
             link.drop("not ready")
@@ -211,7 +206,7 @@ class MeshConnection:
         return link
 
     async def _birth(self, link: Link, refused: list[str]) -> None:
-        birth = self._status("online", self._now_ms())
+        birth = self._role.presence("online", self._now_ms())
         try:
             await link.publish(birth)
         except PoisonError:
@@ -237,15 +232,12 @@ class MeshConnection:
             self._up.clear()
         self._since_ms = self._now_ms()
 
-    def _status(self, state: Literal["online", "offline"], since_ms: int | None) -> Message:
-        return status_message(self._topics, state=state, node=self._node, version=self._version, since_ms=since_ms)
-
     def _link_settings(self) -> LinkSettings:
-        client_id = self._settings.client_id or f"salesforce-sync-{self._node}"
         return replace(
-            link_settings(self._settings, self._secrets, client_id, self._tls),
-            clean=False,
-            will=self._status("offline", None),
+            link_settings(self._settings, self._secrets, self._role.client_id, self._tls),
+            clean=not self._role.lasting,
+            max_payload_bytes=self._role.max_payload_bytes,
+            will=self._role.presence("offline", None),
         )
 
 

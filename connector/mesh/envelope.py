@@ -138,6 +138,28 @@ def status_message(
     return Message(topic=topics.status, payload=encode(document), retain=True)
 
 
+def mirror_message(
+    topics: Topics,
+    *,
+    state: Literal["offline", "waiting", "loading", "live"],
+    node: str,
+    version: str,
+    since_ms: int | None,
+    at_version: int | None = None,
+    as_of_ms: int | None = None,
+) -> Message:
+    """How a mirror is, retained; also its birth (`waiting`), will and last message."""
+    document = {
+        "state": state,
+        "node": node,
+        "version": version,
+        "since": _iso(since_ms),
+        "at_version": at_version,
+        "as_of": _iso(as_of_ms),
+    }
+    return Message(topic=topics.mirror(node), payload=encode(document), retain=True)
+
+
 def health_message(topics: Topics, document: Mapping[str, Any]) -> Message:
     """The health document, retained."""
     return Message(topic=topics.health, payload=encode(document), retain=True)

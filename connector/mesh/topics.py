@@ -71,6 +71,23 @@ class Topics:
         """Signals to us."""
         return f"{SIGNAL_ROOT}/{self.target}/{self.org_code}"
 
+    @property
+    def changes(self) -> str:
+        """The filter of all changes."""
+        return f"{self.root}/change/#"
+
+    def query(self, object_name: str, verb: str) -> str:
+        """A query, as a mirror asks it."""
+        return f"{self.root}/query/{object_name}/{verb}"
+
+    def inbox(self, client_id: str) -> str:
+        """Where the replies to a client of ours go."""
+        return f"{self.root}/reply/{client_id}"
+
+    def mirror(self, node: str) -> str:
+        """How a mirror is."""
+        return f"{self.root}/mirror/{node}"
+
     def change(self, object_name: str, operation: str, record_id: RecordId) -> str:
         """A change."""
         return f"{self.root}/change/{object_name}/{operation}/{record_id}"

@@ -110,6 +110,7 @@ class _ChangeEvent(_Document):
 
 class _Status(_Document):
     state: str
+    since: str | None
 
 
 class _Row(_Document):
@@ -179,9 +180,10 @@ def change_event(payload: bytes) -> Change:
     return _change(event.data, to_ms(event.time))
 
 
-def says_online(payload: bytes) -> bool:
-    """True for the connector's birth message."""
-    return _checked(_Status.model_validate, document(payload)).state == "online"
+def birth(payload: bytes) -> str | None:
+    """Since when the connector is there, as its status says; None where it is not."""
+    status = _checked(_Status.model_validate, document(payload))
+    return status.since if status.state == "online" else None
 
 
 def stored(spec: ObjectSpec, read: Row, now_ms: int) -> StoredRecord:

@@ -13,7 +13,7 @@ import structlog
 
 from connector.errors import PoisonError, TransientError
 from connector.mirror import copying
-from connector.mirror.messages import Reply, Table, change, change_event, row, says_online, table
+from connector.mirror.messages import Reply, Table, birth, change, change_event, row, table
 from connector.mirror.questions import Questions, Refused
 from connector.mirror.state import Copy, ObjectState
 from connector.model.change import Change
@@ -80,7 +80,9 @@ class Mirror:
         self._rng = rng
         self._live: deque[Change] = deque(maxlen=MAX_LIVE)
         self._news = asyncio.Event()
+        self._suspected = asyncio.Event()
         self._connected = asyncio.Event()
+        self._birth: str | None = None
         self._copy = Copy("", 0)
         self._objects: dict[str, ObjectState] = {}
         self._trusted = False  # that the connector's log is the one that ours is a copy of
@@ -106,7 +108,7 @@ class Mirror:
     def link_down(self) -> None:
         """The connection has ended."""
         self._connected.clear()
-        self._questions.link_down()
+        self._questions.give_up("the connection to the broker ended")
         self._tell("waiting")
 
     def take_change(self, delivery: Delivery) -> None:
@@ -123,12 +125,18 @@ class Mirror:
     def take_status(self, delivery: Delivery) -> None:
         """The connector came, or went."""
         with contextlib.suppress(PoisonError):
-            if says_online(delivery.payload):
-                self._suspect()
+            since = birth(delivery.payload)
+            if since is None or since == self._birth:
+                return
+            if self._birth is not None:
+                self._questions.give_up("the connector was started again")
+            self._birth = since
+            self._suspect()
 
     def _suspect(self) -> None:
         """Behind the topics there may be another database than before, or an earlier state of it."""
         self._trusted = False
+        self._suspected.set()
         self._news.set()
 
     # The loop
@@ -152,7 +160,7 @@ class Mirror:
                 self._tell("waiting")
                 self._trusted = False
                 log.warning("mirror.waits", error=str(error), retry_in_s=round(wait_s, 1))
-                await asyncio.sleep(wait_s * self._rng.uniform(0.5, 1.0))
+                await self._back_off(wait_s * self._rng.uniform(0.5, 1.0))
                 wait_s = min(wait_s * 2, self._rules.backoff_max_s)
 
     async def _step(self) -> None:
@@ -170,6 +178,13 @@ class Mirror:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._check_due_s - self._now_s())):
                     await self._news.wait()
+
+    async def _back_off(self, wait_s: float) -> None:
+        """Wait a while, or until the connector comes."""
+        self._suspected.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._suspected.wait()
 
     def _restore(self, unit: Unit) -> None:
         self._copy = Copy.stored(unit) or self._copy

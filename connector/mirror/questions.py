@@ -65,11 +65,11 @@ class Questions:
         if waiting is not None and not waiting.done():
             waiting.set_result(told)
 
-    def link_down(self) -> None:
-        """The connection has ended: no answer will come."""
+    def give_up(self, reason: str) -> None:
+        """What was asked will not be answered any more."""
         for waiting in self._waiting.values():
             if not waiting.done():
-                waiting.set_exception(LinkDown("the connection to the broker ended before the answer"))
+                waiting.set_exception(LinkDown(f"no answer: {reason}"))
 
     async def ask(self, object_name: str, verb: str, query: Mapping[str, Any]) -> Reply:
         """The connector's answer.

@@ -67,6 +67,19 @@ class StatusDocument(Document):
     since: Iso | None = Field(description="Null in the will: the broker alone knows when the link broke.")
 
 
+class MirrorDocument(Document):
+    """How a mirror is."""
+
+    state: Literal["offline", "waiting", "loading", "live"] = Field(
+        description="waiting: for the connector's answers; loading: records are being listed; live: in step."
+    )
+    node: str
+    version: str = Field(description="Of the program.")
+    since: Iso | None = Field(description="Since when it is so; null in the will.")
+    at_version: int | None = Field(description="Of the newest change that the mirror has; null at coming and going.")
+    as_of: Iso | None = Field(description="When the mirror last knew that it missed nothing.")
+
+
 class HoleDocument(Document):
     """An interval in which the replica may differ from the org."""
 

@@ -24,6 +24,7 @@ from connector.errors import BrokerRefused, ConfigError, LinkDown, PoisonError
 from connector.mesh import connection as connection_module
 from connector.mesh.client import RECEIVE_MAXIMUM
 from connector.mesh.connection import INBOX_LIMIT_QOS0, MeshConnection, probe
+from connector.mesh.roles import connector_role
 from connector.mesh.topics import Topics
 from connector.model.message import Delivery, Message
 from connector.settings import MqttSettings, Secrets
@@ -51,12 +52,11 @@ def settings_for(broker: Broker, protocol: str = "5", keepalive_s: float = 30) -
 def connection_for(
     broker: Broker, protocol: str = "5", keepalive_s: float = 30, secrets: Secrets | None = None, **more: Any
 ) -> MeshConnection:
+    settings = settings_for(broker, protocol, keepalive_s).model_copy(update=more)
     return MeshConnection(
-        settings_for(broker, protocol, keepalive_s).model_copy(update=more),
+        settings,
         secrets or Secrets(),
-        TOPICS,
-        node="test",
-        version="0.1.0",
+        connector_role(settings, TOPICS, node="test", version="0.1.0"),
         now_ms=lambda: time.time_ns() // 1_000_000,
         rng=random.Random(1),
         backoff_max_s=0.5,

@@ -13,7 +13,7 @@ TREE = Path(__file__).parents[2]
 
 NOUNS = frozenset({"model", "errors", "ports"})
 DOORS = frozenset({"salesforce", "mesh", "store"})
-WAYS = frozenset({"inbound", "outbound", "serve"})
+WAYS = frozenset({"inbound", "outbound", "serve", "mirror"})
 # Everything directly below connector/ is named here with what it may import besides itself.
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "model": frozenset(),

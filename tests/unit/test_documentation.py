@@ -113,6 +113,7 @@ def test_the_table_of_topics_is_that_of_the_code() -> None:
         topics.status,
         topics.health,
         topics.hole("{Object}"),
+        topics.mirror("{node}"),
         topics.rejected,
         topics.signals_out,
         topics.signals_in,

@@ -62,7 +62,7 @@ class Question:
     max_page: int
     freshness: Freshness
     change_data: Callable[[Change], Mapping[str, Any]]
-    loaded: Callable[[Snapshot, str], str | None]
+    loaded: Callable[[Snapshot, str], str | None] = lambda _snapshot, _name: None
 
 
 @dataclass(slots=True)
