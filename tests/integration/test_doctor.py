@@ -403,7 +403,7 @@ async def test_a_broker_that_refuses_or_is_away(ward: Ward, make_broker: BrokerF
     ("sections", "named"),
     [
         ({"mqtt": {"port": 0, "nope": 1}}, {"mqtt.port", "mqtt.nope"}),
-        ({"salesforce": {}}, {"salesforce.instance_url"}),
+        ({"salesforce": {"instance_url": "ftp://x"}}, {"salesforce.instance_url"}),
     ],
 )
 async def test_every_mistake_of_the_settings_is_a_finding(
