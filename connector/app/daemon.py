@@ -23,6 +23,7 @@ from connector.inbound.rounds import Round
 from connector.inbound.values import from_row
 from connector.mesh.connection import MeshConnection
 from connector.mesh.envelope import Envelope, change_data, health_message
+from connector.mesh.neighbours import Neighbours
 from connector.mesh.roles import connector_role
 from connector.mesh.router import Router
 from connector.mesh.signals import Signals, asks_for_sync
@@ -160,6 +161,7 @@ class Daemon:
             rng=self._rng,
             backoff_max_s=self._settings.sync.backoff_max.total_seconds(),
         )
+        self._neighbours = Neighbours(self._settings.node.name, self._neighbours_changed)
         self._router = Router(
             self._mesh,
             self._topics,
@@ -168,6 +170,7 @@ class Daemon:
                 "query": self._on_query,
                 "control": self._on_control,
                 "signal": self._on_signal,
+                "status": self._on_status,
             },
             store=self._outbox.send,
             rng=self._rng,
@@ -335,6 +338,15 @@ class Daemon:
             await self._control.sync_signalled()
         else:
             log.info("signal.ignored", bytes=len(delivery.payload))
+
+    async def _on_status(self, _incoming: Incoming, delivery: Delivery) -> None:
+        self._neighbours.heard(delivery.payload)
+
+    def _neighbours_changed(self, problem: str | None) -> None:
+        if problem is None:
+            self._troubles.clear("mesh")
+        else:
+            self._troubles.report("mesh", problem, person=True)
 
     # House-keeping
 

@@ -34,8 +34,8 @@ RETRY_MAX_S = 5.0
 class Router:
     """Routes the inbox.
 
-    A retained message is never acted on; it is reported on `{root}/rejected`, but for signals, which are only
-    logged. A handler's TransientError is waited out with the delivery kept in its place; PoisonError and any
+    A retained message, of a status aside, is never acted on; it is reported on `{root}/rejected`, but for signals,
+    which are only logged. A handler's TransientError is waited out with the delivery kept in its place; PoisonError and any
     exception that is no error of ours put the message on `{root}/rejected`; FatalError ends `run`.
     """
 
@@ -82,7 +82,9 @@ class Router:
         async for delivery in self._inbox.deliveries():
             incoming = self._topics.parse(delivery.topic)
             known = incoming is not None and incoming.kind in self._handlers
-            kind = incoming.kind if incoming is not None and known and not delivery.retained else "refused"
+            # A state holds, retained or not; a request was meant for whoever was there then.
+            acted_on = incoming is not None and (incoming.kind == "status" or not delivery.retained)
+            kind = incoming.kind if incoming is not None and known and acted_on else "refused"
             await self._queues[kind].put((incoming, delivery))
 
     async def _work(self, kind: str) -> None:

@@ -23,11 +23,11 @@ class Incoming:
     """What a topic that we subscribe to says.
 
     Attributes:
-        subject: The object's name; empty for control and signals.
-        verb: Operation of a command, verb of a query or control message; empty for signals.
+        subject: The object's name; empty for the others.
+        verb: Operation of a command, verb of a query or control message; else empty.
     """
 
-    kind: Literal["command", "query", "control", "signal"]
+    kind: Literal["command", "query", "control", "signal", "status"]
     subject: str = ""
     verb: str = ""
 
@@ -121,12 +121,13 @@ class Topics:
             f"{self.root}/query/#",
             f"{self.root}/control/#",
             self.signals_in,
+            self.status,
         )
 
     def parse(self, topic: str) -> Incoming | None:
         """What a received topic says; None if it has no meaning in the contract."""
-        if topic == self.signals_in:
-            return Incoming("signal")
+        if topic in (self.signals_in, self.status):
+            return Incoming("status" if topic == self.status else "signal")
         if not topic.startswith(self.root + "/"):
             return None
         match topic[len(self.root) + 1 :].split("/"):

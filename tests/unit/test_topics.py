@@ -102,7 +102,13 @@ def test_another_root_and_other_codes() -> None:
     """The settings decide."""
     topics = Topics(root="a/b", org_code="ABC", target="XY")
     assert topics.signals_out == "blackroad/signals/ABC/XY"
-    assert topics.subscriptions() == ("a/b/command/#", "a/b/query/#", "a/b/control/#", "blackroad/signals/XY/ABC")
+    assert topics.subscriptions() == (
+        "a/b/command/#",
+        "a/b/query/#",
+        "a/b/control/#",
+        "blackroad/signals/XY/ABC",
+        "a/b/status",
+    )
     assert topics.reply_problem("a/b/status") is not None
     assert topics.reply_problem("blackroad/salesforce/status") is None
 
