@@ -35,8 +35,8 @@ class Router:
     """Routes the inbox.
 
     A retained message, of a status aside, is never acted on; it is reported on `{root}/rejected`, but for signals,
-    which are only logged. A handler's TransientError is waited out with the delivery kept in its place; PoisonError and any
-    exception that is no error of ours put the message on `{root}/rejected`; FatalError ends `run`.
+    which are only logged. A handler's TransientError is waited out with the delivery kept in its place; PoisonError and
+    any exception that is no error of ours put the message on `{root}/rejected`; FatalError ends `run`.
     """
 
     def __init__(

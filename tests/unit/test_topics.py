@@ -42,7 +42,7 @@ def test_every_topic_is_as_the_contract_spells_it() -> None:
         ("query/Contact/drop", None),
         ("control", None),
         ("control/Status", None),
-        ("status", None),
+        ("status", Incoming("status")),
     ],
 )
 def test_parse_below_the_root(topic: str, incoming: Incoming | None) -> None:
