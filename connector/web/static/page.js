@@ -64,8 +64,13 @@ function update(next) {
   if (view === "records" && rest[1] && !first && touched(before, next, rest)) showRecord(rest[0], rest[1]);
 }
 
-const touched = (before, next, [object, id]) =>
-  next.changes.some((one) => one.object === object && one.id === id && one.version > (before.changes[0]?.version ?? 0));
+// Has the record changed, or so much that its change may be among what the overview no longer holds?
+function touched(before, next, [object, id]) {
+  const seen = before.changes[0]?.version ?? 0;
+  const fresh = next.changes.filter((one) => one.version > seen);
+  const missed = fresh.length > 0 && fresh.at(-1).version > seen + 1;
+  return missed || fresh.some((one) => one.object === object && one.id === id);
+}
 
 const THEMES = ["", "light", "dark"];
 const THEME_WORDS = { "": "as the system has them", light: "light", dark: "dark" };
