@@ -1,11 +1,13 @@
 """The page: inside the daemon, and as a process of its own beside it."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from connector.app.org import wall_clock_ms
 from connector.app.supervise import Stop
+from connector.errors import TransientError
 from connector.mesh.topics import Topics
 from connector.mesh.visitor import address_of
 from connector.overview.board import Board, BoardRules
@@ -65,7 +67,8 @@ def own_word(
         nonlocal told, asked_s
         now_s = asyncio.get_running_loop().time()
         if told is None or now_s - asked_s >= HEALTH_EVERY_S:
-            told, asked_s = Told(state="online", status=status, health=await document()), now_s
-        return told
+            with contextlib.suppress(TransientError):  # the store is busy: the next look asks again
+                told, asked_s = Told(state="online", status=status, health=await document()), now_s
+        return told or Told(state="online", status=status)
 
     return tell

@@ -137,6 +137,13 @@ class _Stands(Collector):
         yield _by(
             "drift_records", "Found different and not repaired.", "object", {n: o.drift for n, o in objects.items()}
         )
+        yield _by("held_records", "Gone in the org, to be allowed.", "object", {n: o.held for n, o in objects.items()})
+        untold = CounterMetricFamily(
+            f"{PREFIX}_untold_changes", "Changes that a live stream had not told.", labels=("object",)
+        )
+        for object_name, one in objects.items():
+            untold.add_metric((object_name,), one.untold)
+        yield untold
         for name, help_text, times in (
             ("last_polled", "When the org was last asked.", {n: o.last_polled_ms for n, o in objects.items()}),
             ("verified", "When it was last proved equal to the org.", {n: o.verified_ms for n, o in objects.items()}),

@@ -74,8 +74,11 @@ def _health(daemon: Mapping[str, Any], now_ms: int, warn_at: float) -> Iterator[
     elif stream["state"] == "paused":
         yield "warn", "Stream and poller are paused"
     for name, one in health["objects"].items():
-        if one["drift"]:
-            yield "warn", f"{one['drift']:,} records of {name} were found different and not repaired"
+        held = one.get("held", 0)  # a daemon of an older version does not tell
+        if held:
+            yield "bad", f"{held:,} {name} are gone in the org, too many at once: `verify --allow-deletions {name}`"
+        if one["drift"] > held:
+            yield "warn", f"{one['drift'] - held:,} records of {name} were found different and not repaired"
     yield from _api(health["api"], warn_at)
 
 

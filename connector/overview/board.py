@@ -20,8 +20,8 @@ NEWEST_CHANGES = 30
 NEWEST_COMMANDS = 20
 # Counting every object's records takes a while: not with every look.
 FIGURES_EVERY_MS = 5000
-# Changes looked at to draw the past at the first look, and at most with each later one.
-MOST_MOVED = 20_000
+# Changes looked at to draw the past at the first look, and at most with each later one; fewer where the disk is slow.
+MOST_MOVED, LEAST_MOVED = 20_000, 500
 _DAY_MS = 24 * 3600 * 1000
 _HOUR_CHARS = len("2026-11-22T17")
 _MAX_NAME_CHARS = 120
@@ -79,6 +79,7 @@ class Board:
         self._trend = Trend()
         self._upto = Moved(0, 0)
         self._figures: tuple[int, ReplicaFigures] | None = None
+        self._most = MOST_MOVED
 
     async def look(self) -> dict[str, Any]:
         """The document of now; a replica that cannot be read is a part of it, under `problem`."""
@@ -95,8 +96,13 @@ class Board:
         }
         known, upto = self._recent_figures(now_ms), self._upto
         try:
-            seen = await self._replica.read(partial(_look, known, upto, now_ms), timeout_s=self._rules.timeout_s)
-        except (StoreUnusable, TransientError, QueryTooSlow) as error:
+            seen = await self._replica.read(
+                partial(_look, known, upto, self._most, now_ms), timeout_s=self._rules.timeout_s
+            )
+        except QueryTooSlow as error:
+            board["problem"] = str(error)
+            self._most = max(LEAST_MOVED, self._most // 2)
+        except (StoreUnusable, TransientError) as error:
             board["problem"] = str(error)
         else:
             if known is None:
@@ -118,14 +124,14 @@ class Board:
         return self._figures[1]
 
 
-def _look(known: ReplicaFigures | None, upto: Moved, now_ms: int, replica: Overlook) -> _Seen:
+def _look(known: ReplicaFigures | None, upto: Moved, most: int, now_ms: int, replica: Overlook) -> _Seen:
     """On a reader's thread."""
     now = replica.moved()
     if now.version < upto.version or now.published < upto.published:
         upto = Moved(0, 0)  # another replica has taken the file's place
     return _Seen(
         figures=known or replica.figures(to_iso(now_ms - _DAY_MS)[:_HOUR_CHARS]),
-        movement=replica.movement(upto, MOST_MOVED),
+        movement=replica.movement(upto, most),
         changes=replica.newest_changes(NEWEST_CHANGES),
         commands=replica.commands(None, NEWEST_COMMANDS),
         conflicts=replica.commands(CommandStatus.CONFLICT, NEWEST_COMMANDS),

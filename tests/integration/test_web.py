@@ -1,6 +1,7 @@
 """The page's server on a real file, as browsers and other programs meet it."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,3 +268,16 @@ async def test_a_taken_address_is_told(site: Site) -> None:
         page = Page(board, replica, ("127.0.0.1", site.port), timeout_s=1, now_ms=lambda: NOW_MS)
         with pytest.raises(TransientError, match=r"web\.listen = 127\.0\.0\.1:\d+ cannot"):
             await page.run()
+
+
+async def test_the_command_says_that_its_address_is_taken(site: Site, tmp_path: Path) -> None:
+    """Exit 1 with one line that names the setting."""
+    settings = tmp_path / "settings.toml"
+    org, web = '[salesforce]\ninstance_url = "http://localhost:9"\n', f'[web]\nlisten = "127.0.0.1:{site.port}"\n'
+    settings.write_text(f"{org}{web}[mqtt]\nport = 9\n", "utf-8")
+    words = [sys.executable, "-m", "connector", "--settings", str(settings), "web"]
+    process = await asyncio.create_subprocess_exec(*words, stderr=asyncio.subprocess.PIPE)
+    _, said = await process.communicate()
+    assert process.returncode == 1
+    assert "web.listen = 127.0.0.1" in said.decode().splitlines()[-1]
+    assert "Traceback" not in said.decode()

@@ -1,25 +1,34 @@
 """The overview: what moved by column, what wants attention, what is taken for the daemon's word."""
 
+from collections.abc import Callable, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import orjson
 import pytest
 from rich.console import Console
 
+from connector.app.page import own_word
 from connector.cli.plain import milliseconds, plain, span
 from connector.cli.read import print_record
 from connector.cli.screen import status_screen
+from connector.errors import QueryTooSlow, StoreBusy
 from connector.mesh.topics import Topics
 from connector.mesh.visitor import BrokerAddress
+from connector.model.change import Change
+from connector.model.command import Command, CommandStatus
 from connector.model.times import to_iso
 from connector.overview.attention import attention
-from connector.overview.told import MAX_DOCUMENT_BYTES, DaemonWatch
+from connector.overview.board import Board, BoardRules
+from connector.overview.told import MAX_DOCUMENT_BYTES, DaemonWatch, Told
 from connector.overview.trend import COLUMNS, MAX_LAGS, STEP_S, Trend
-from connector.ports import Moved, Movement
+from connector.ports import Moved, Movement, Overlook, ReplicaFigures
 
 NOW_MS = 1_795_368_400_000
 NOW_S = NOW_MS // 1000
+RULES = BoardRules(warn_at=0.8, health_interval_s=30, timeout_s=2)
+
+T = TypeVar("T")
 
 HEALTH: dict[str, Any] = {
     "state": "ok", "node": "lucidia", "as_of": to_iso(NOW_MS - 1000), "version": 7, "uptime_s": 86400,
@@ -94,6 +103,11 @@ def test_nothing_wants_attention_where_all_is_well() -> None:
         ({"as_of": to_iso(NOW_MS - 200_000)}, "warn", "told nothing for 200 s"),
         ({"last_error": {"at": to_iso(NOW_MS - 1000), "source": "poll", "error": "no route"}}, "warn", "no route"),
         ({"objects": {"Contact": {**HEALTH["objects"]["Contact"], "drift": 9}}}, "warn", "9 records of Contact"),
+        (
+            {"state": "ok", "objects": {"Contact": {**HEALTH["objects"]["Contact"], "drift": 9, "held": 9}}},
+            "bad",
+            "9 Contact are gone",
+        ),
     ],
 )
 def test_what_health_tells_wants_attention(health: dict[str, Any], level: str, words: str) -> None:
@@ -114,6 +128,10 @@ def test_an_old_error_is_no_trouble_and_the_worst_comes_first() -> None:
     assert [level for level, _ in found(seen)] == ["bad", "warn", "warn", "warn", "warn"]
     assert "offline" in found(seen)[0][1]
     assert "cannot be read: gone" in found({**board(), "replica": None, "problem": "gone"})[0][1]
+
+
+async def unheard() -> Told:
+    return Told(state="unknown", reason="nobody was asked")
 
 
 def heard(watch: DaemonWatch) -> Any:
@@ -169,3 +187,62 @@ def test_durations_are_told_in_their_largest_unit(seconds: float, words: str) ->
 def test_lags_are_told_as_a_person_reads_them() -> None:
     """From milliseconds to minutes."""
     assert [milliseconds(ms) for ms in (None, 4, 1234, 900_000)] == ["-", "4 ms", "1.2 s", "15 min"]
+
+
+class SlowReplica:
+    """Answers only what is asked of few changes."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def read(self, work: Callable[[Overlook], T], *, timeout_s: float) -> T:
+        assert timeout_s == 2
+        return work(cast("Overlook", self))
+
+    def moved(self) -> Moved:
+        return Moved(9, 9)
+
+    def figures(self, _since: str) -> ReplicaFigures:
+        return ReplicaFigures(
+            version=9, published=9, objects={}, queues={}, cursors=(), calls={}, holes=(), commands={}
+        )
+
+    def movement(self, _since: Moved, most: int) -> Movement:
+        self.asked.append(most)
+        if most > 3000:
+            raise QueryTooSlow("too much")
+        return Movement(Moved(9, 9), ((NOW_S - 1, 50),), ())
+
+    def newest_changes(self, _limit: int) -> Sequence[Change]:
+        return ()
+
+    def commands(self, _status: CommandStatus | None, _limit: int) -> Sequence[Command]:
+        return ()
+
+
+async def test_a_slow_disk_is_asked_for_less_until_it_answers() -> None:
+    """The past is drawn from fewer changes rather than never."""
+    replica = SlowReplica()
+    board = Board(replica, unheard, RULES, now_ms=lambda: NOW_MS)
+    problems = []
+    while (seen := await board.look())["problem"] is not None:
+        problems.append(seen["problem"])
+    assert problems == ["too much"] * 3
+    assert replica.asked == [20_000, 10_000, 5000, 2500]
+    assert seen["rate"] == 5.0
+
+
+async def test_the_word_of_a_daemon_whose_store_is_busy_is_its_last_one() -> None:
+    """The page goes on with what it has; health is asked for every few seconds only."""
+    documents: list[dict[str, Any] | Exception] = [StoreBusy("locked"), HEALTH]
+
+    async def document() -> dict[str, Any]:
+        found = documents.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    told = own_word(document, node="lucidia", version="1", since="2026-11-22T17:26:40.000Z")
+    assert ((await told()).state, (await told()).health) == ("online", HEALTH)
+    assert (await told()).document()["health"] == HEALTH
+    assert documents == []
