@@ -36,7 +36,7 @@ class Page:
         """
         app = web.Application(middlewares=[guarded])
         app.on_response_prepare.append(add_headers)
-        app.router.add_get("/api/feed", self._feed.handle)
+        app.router.add_get("/api/feed", self._feed.handle, allow_head=False)  # a HEAD would never end
         self._records.add_routes(app)
         add_static(app)
         host, port = self._address

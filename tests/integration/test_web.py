@@ -147,6 +147,13 @@ async def test_nothing_is_written_here(site: Site, method: str) -> None:
         assert answer.status == 405
 
 
+async def test_a_head_of_the_feed_takes_nobodys_place(site: Site) -> None:
+    """It has no end that could be told; of everything else a HEAD is answered."""
+    for path, status in (("/api/feed", 405), ("/", 200), ("/api/commands", 200)):
+        async with site.client.head(f"http://127.0.0.1:{site.port}{path}") as answer:
+            assert answer.status == status
+
+
 async def test_the_feed_tells_what_stands_and_then_what_changed(site: Site, session: Session) -> None:
     """Who comes second is told at once, too."""
     async with site.get("/api/feed") as feed:
