@@ -31,11 +31,11 @@ _EXIT_CODES: Mapping[str, int] = {
 
 
 @click.command
-@click.option("--fix", is_flag=True, help="Select the objects for Change Data Capture.")
+@click.option("--fix", is_flag=True, help="Select the objects for Change Data Capture; close files with secrets.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def doctor(settings_path: str | None, fix: bool, as_json: bool) -> None:
-    """Check settings, login, API budget, objects, Change Data Capture, broker and disk; say what to do.
+    """Check settings, secrets, time, disk, replica, backups, broker, login, API budget, objects; say what to do.
 
     Works beside a running daemon. Costs two API calls and one for each object.
     """

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from connector.doctor import local, org
+from connector.doctor import local, node, org
 from connector.doctor.findings import Finding, Report
 from connector.doctor.local import ReplicaState
 from connector.doctor.org import NotLoggedIn, OrgDoors
@@ -36,7 +36,7 @@ async def examine(
     Args:
         path: The settings file; None: as `load_settings` finds it.
         directory: The working directory.
-        fix: Select the objects for Change Data Capture.
+        fix: Select the objects for Change Data Capture, and close files with secrets to other users.
         tell: Gets each finding at once.
         now_ms: Milliseconds since the Unix epoch, UTC.
     """
@@ -72,10 +72,13 @@ class _Examination:
     async def run(self, settings: Settings, directory: Path, *, fix: bool) -> None:
         problems = list(local.settings_problems(settings))
         self.tell(problems or [local.settings_in_short(settings)])
-        self.tell(local.secret_files(directory, settings))
+        self.tell(local.secret_files(directory, settings, fix=fix))
+        self.tell([node.versions(), await asyncio.to_thread(node.time_source)])
         self.tell([local.disk(settings.storage.path)])
         finding, replica = local.replica(settings.storage.path)
         self.tell([finding])
+        storage = settings.storage
+        self.tell([node.backup_age(storage.path, storage.backup_folder(), self._now_ms())])
         self.tell(await local.broker(settings))
         if settings.salesforce.instance_url == PLACEHOLDER_URL:
             return

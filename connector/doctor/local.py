@@ -11,7 +11,8 @@ from connector.app.org import ORG_CURSOR
 from connector.doctor.findings import Finding, listed
 from connector.errors import BrokerRefused, ConfigError, ConnectorError, StoreBusy, StoreUnusable, TransientError
 from connector.mesh.connection import probe
-from connector.settings import PLACEHOLDER_URL, MqttSettings, Settings, is_loopback
+from connector.mesh.topics import Topics
+from connector.settings import PLACEHOLDER_URL, MqttSettings, Secrets, Settings, is_loopback
 from connector.store.checks import check_file, check_place
 from connector.store.migrate import SCHEMA_VERSION
 from connector.store.reader import ReadOnlyReplica
@@ -69,12 +70,13 @@ def settings_in_short(settings: Settings) -> Finding:
     return Finding("settings", "ok", f"objects {listed(settings.synced())}; stream {stream}")
 
 
-def secret_files(directory: Path, settings: Settings | None) -> Iterator[Finding]:
+def secret_files(directory: Path, settings: Settings | None, *, fix: bool = False) -> Iterator[Finding]:
     """Files that hold secrets must be their owner's alone.
 
     Args:
         directory: Where `.env` is.
         settings: Name the others; None if they cannot be read.
+        fix: Close those that are ours.
     """
     paths = [directory / ".env"]
     if settings is not None:
@@ -86,10 +88,21 @@ def secret_files(directory: Path, settings: Settings | None) -> Iterator[Finding
     for path in open_files:
         mode = stat.S_IMODE(path.stat().st_mode)
         message = f"{path} holds a secret and is open to other users (mode {mode:03o})"
-        yield Finding("secrets", "warn", message, f"chmod 600 {path}")
+        if fix and _closed(path):
+            yield Finding("secrets", "ok", f"{path} was open to other users and is its owner's alone now")
+        else:
+            yield Finding("secrets", "warn", message, f"chmod 600 {path}")
     if not open_files:
         message = f"{listed(map(str, there))}: open to the owner alone" if there else "no file holds any"
         yield Finding("secrets", "ok", message)
+
+
+def _closed(path: Path) -> bool:
+    try:
+        path.chmod(0o600)
+    except OSError:
+        return False
+    return True
 
 
 def disk(path: Path) -> Finding:
@@ -138,12 +151,13 @@ def replica(path: Path) -> tuple[Finding, ReplicaState]:
 
 
 async def broker(settings: Settings) -> list[Finding]:
-    """Does the broker take us?"""
+    """Does the broker take us, give us our rights, and keep others out?"""
     mqtt = settings.mqtt
     where = f"{mqtt.host}:{mqtt.port}"
     try:
         # A name of its own: with the daemon's the broker would end the daemon's connection.
-        await probe(mqtt, settings.secrets, f"{mqtt.client_id or f'salesforce-sync-{settings.node.name}'}-doctor")
+        name = f"{mqtt.client_id or f'salesforce-sync-{settings.node.name}'}-doctor"
+        refused = await probe(mqtt, settings.secrets, name, topics=Topics(root=mqtt.root))
     except ConfigError as error:
         return [Finding("settings", "fail", problem, "name a file with CA certificates") for problem in error.problems]
     except BrokerRefused as error:
@@ -156,7 +170,21 @@ async def broker(settings: Settings) -> list[Finding]:
     if settings.secrets.mqtt_password.get_secret_value() and _in_clear(mqtt):
         message = f"the password goes to {where} in clear"
         found.append(Finding("broker", "warn", message, "set mqtt.tls = true and the broker's TLS port"))
+    if refused:
+        mend = "give this user the rights of deploy/mosquitto/acl"
+        found.append(Finding("broker", "fail", f"{where} does not let us use {listed(refused)}", mend))
+    if settings.secrets.mqtt_username and await _takes_anybody(mqtt, f"{name}-nobody"):
+        mend = "set allow_anonymous false at the broker"
+        found.append(Finding("broker", "warn", f"{where} lets clients in without a password", mend))
     return found
+
+
+async def _takes_anybody(mqtt: MqttSettings, client_id: str) -> bool:
+    try:
+        await probe(mqtt, Secrets(), client_id)
+    except (BrokerRefused, TransientError):
+        return False
+    return True
 
 
 def _in_clear(mqtt: MqttSettings) -> bool:

@@ -241,8 +241,15 @@ class MeshConnection:
         )
 
 
-async def probe(settings: MqttSettings, secrets: Secrets, client_id: str) -> None:
-    """Connect and leave again, without a session, subscriptions or a trace on the status topic.
+async def probe(settings: MqttSettings, secrets: Secrets, client_id: str, *, topics: Topics | None = None) -> list[str]:
+    """Connect and leave again, without a session or a trace on the status topic.
+
+    Args:
+        settings: Name the broker.
+        secrets: What opens it.
+        client_id: Of this visit.
+        topics: Try to subscribe to what the daemon takes, and to publish an empty reply that nobody asked for; the
+            answer names what the broker refuses. None: only connect.
 
     Raises:
         LinkDown: The broker cannot be reached.
@@ -254,9 +261,24 @@ async def probe(settings: MqttSettings, secrets: Secrets, client_id: str) -> Non
     try:
         link = Link(link_settings(settings, secrets, client_id, tls), lambda _delivery, _qos: True)
         await link.open(dialer)
+        refused = [] if topics is None else await _refused(link, topics)
         await link.close()
+        return refused
     finally:
         dialer.shutdown(wait=False, cancel_futures=True)
+
+
+async def _refused(link: Link, topics: Topics) -> list[str]:
+    refused = list(await link.subscribe(topics.subscriptions()))
+    reply = Message(topic=topics.reply("doctor"), payload=b"")
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await link.publish(reply)
+    except PoisonError:
+        refused.append(reply.topic)
+    except TimeoutError as error:
+        raise LinkDown("the broker did not acknowledge a message in time") from error
+    return refused
 
 
 def link_settings(settings: MqttSettings, secrets: Secrets, client_id: str, tls: ssl.SSLContext | None) -> LinkSettings:

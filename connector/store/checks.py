@@ -12,6 +12,11 @@ from connector.store.migrate import APPLICATION_ID, SCHEMA_VERSION, user_version
 BUSY_TIMEOUT_MS = 5000
 
 
+def sqlite_version() -> str:
+    """Of the SQLite that reads and writes the replica."""
+    return str(apsw.sqlite_lib_version())
+
+
 def make_folder(path: Path) -> None:
     """Make the file's folder where it is missing.
 

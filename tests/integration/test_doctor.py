@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from connector.devorg.faults import Fault
 from connector.devorg.server import DevOrg
-from connector.doctor import local
+from connector.doctor import local, node
 from connector.doctor.examine import examine
 from connector.doctor.findings import Finding, Report
 from connector.ports import Unit
@@ -23,7 +24,8 @@ from tests.conftest import BrokerFactory
 from tests.orgs import now_ms, org_session, says, says_text, scripted
 
 EVERY_CHECK = {
-    "settings", "secrets", "disk", "replica", "broker", "org", "clock", "login", "api", "objects", "selection"
+    "settings", "secrets", "versions", "timesync", "disk", "replica", "backup", "broker",
+    "org", "clock", "login", "api", "objects", "selection",
 }  # fmt: skip
 OTHER_ORG = "00D5f000000AbCdEAK"
 
@@ -86,6 +88,10 @@ def ward(org: DevOrg, broker: Broker, tmp_path: Path, monkeypatch: pytest.Monkey
     for name in os.environ:
         if name.startswith(("SF_", "MQTT_", "SALESFORCE_SYNC_", "CREDENTIALS_")):
             monkeypatch.delenv(name)
+    monkeypatch.setattr(node, "_synchronised", lambda: "yes")
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    (copies / datetime.now(UTC).strftime("salesforce-%Y%m%dT%H%M%SZ.db")).touch()
     known = org.ctx.credentials
     path = tmp_path / "ward"
     path.mkdir()
@@ -93,7 +99,7 @@ def ward(org: DevOrg, broker: Broker, tmp_path: Path, monkeypatch: pytest.Monkey
         path,
         {
             "salesforce": {"instance_url": org.url, "timeout": "5s"},
-            "storage": {"path": str(path / "data" / "salesforce.db")},
+            "storage": {"path": str(path / "data" / "salesforce.db"), "backups": str(copies)},
             "mqtt": {"port": broker.port},
         },
         {"SF_CLIENT_ID": known.client_id, "SF_CLIENT_SECRET": known.client_secret},
