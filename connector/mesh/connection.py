@@ -18,8 +18,8 @@ import structlog
 from connector.errors import ConfigError, LinkDown, PoisonError
 from connector.mesh.client import RECEIVE_MAXIMUM, LinkSettings
 from connector.mesh.link import Link, Received
-from connector.mesh.topics import Topics
 from connector.mesh.roles import Role
+from connector.mesh.topics import Topics
 from connector.model.message import Delivery, Message
 from connector.settings import MqttSettings, Secrets
 
