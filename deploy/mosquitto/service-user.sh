@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Users of the broker, one per program:
 #
-#   service-user.sh add NAME reader|service|operator    prints the new password
+#   service-user.sh add NAME ROLE    prints the new password
 #   service-user.sh remove NAME
-#   service-user.sh password NAME                       a new password
+#   service-user.sh password NAME    a new password
 #
-# reader: changes, records, queries. service: commands, too. operator: control messages, everybody's results.
+# The roles: reader (changes, records, queries), service (commands, too), operator (also control messages, everybody's
+# results), mirror (salesforce-sync mirror), upstream (the bridge of a broker that has the connector).
 set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 folder=${SALESFORCE_SYNC_BROKER:-/etc/salesforce-sync/mosquitto}
@@ -41,13 +42,13 @@ reload() {
   fi
 }
 
-[ $# -ge 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 verb=$1 name=$2
 [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$ ]] || fail "$name: a name has 1 to 64 characters out of A-Z a-z 0-9 _ -"
 case $verb in
   add)
     role=$here/role-${3:-}.acl
-    [ -f "$role" ] || fail "the role is reader, service or operator"
+    [ -f "$role" ] || fail "the role is reader, service, operator, mirror or upstream"
     ! grep -qx "user $name" "$folder/acl" || fail "$name is there already"
     { cat "$folder/acl"; printf '\n'; sed "s/@USER@/$name/" "$role"; } >"$folder/acl.new"
     replace "$folder/acl.new" "$folder/acl"

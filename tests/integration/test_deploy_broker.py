@@ -3,6 +3,7 @@
 A real Mosquitto with the shipped files; only ports and folders are other ones.
 """
 
+import re
 import socket
 import ssl
 import subprocess
@@ -26,25 +27,27 @@ NOT_AUTHORIZED = 0x87
 TOPICS = Topics()
 ROOT = TOPICS.root
 RECORD = RecordId("0035f00002KmQ7aAAF")
-ROLES = {"billing": "service", "crm": "service", "panel": "reader", "ops": "operator"}
+ROLES = {"billing": "service", "crm": "service", "panel": "reader", "ops": "operator", "copy": "mirror"}
 ALL = {"salesforce-sync", "bridge", *ROLES}
 SERVICES = {"billing", "crm", "ops"}
 READERS = {"billing", "crm", "panel", "ops"}
+COPYING = {*READERS, "copy"}
 
 # Topic -> who may publish there, who may read it. Whoever is not named must be refused.
 RIGHTS: Mapping[str, tuple[set[str], set[str]]] = {
-    TOPICS.status: ({"salesforce-sync"}, {*READERS, "bridge", "salesforce-sync"}),
+    TOPICS.status: ({"salesforce-sync"}, {*COPYING, "bridge", "salesforce-sync"}),
     TOPICS.health: ({"salesforce-sync"}, {*READERS, "bridge", "salesforce-sync"}),
-    TOPICS.change("Contact", "update", RECORD): ({"salesforce-sync"}, READERS),
+    TOPICS.change("Contact", "update", RECORD): ({"salesforce-sync"}, COPYING),
     TOPICS.record("Contact", RECORD): ({"salesforce-sync"}, READERS),
-    TOPICS.hole("Contact"): ({"salesforce-sync"}, READERS),
+    TOPICS.hole("Contact"): ({"salesforce-sync"}, COPYING),
+    TOPICS.mirror("aria"): ({"copy"}, READERS),
     TOPICS.result("crm-1"): ({"salesforce-sync"}, {"ops"}),
     TOPICS.reply("sync"): ({"salesforce-sync"}, {"ops"}),
     TOPICS.rejected: ({"salesforce-sync"}, {"ops"}),
     TOPICS.signals_out: ({"salesforce-sync"}, {"bridge", "ops"}),
     TOPICS.signals_in: ({"bridge"}, {"salesforce-sync"}),
     f"{ROOT}/command/Contact/update": (SERVICES, {"salesforce-sync"}),
-    f"{ROOT}/query/Lead/search": (READERS, {"salesforce-sync"}),
+    f"{ROOT}/query/Lead/search": (COPYING, {"salesforce-sync"}),
     f"{ROOT}/control/sync": ({"ops", "salesforce-sync"}, {"salesforce-sync"}),
     "billing/inbox": ({"billing", "salesforce-sync"}, {"billing"}),
     "crm/inbox/results": ({"crm", "salesforce-sync"}, {"crm"}),
@@ -61,13 +64,39 @@ RIGHTS: Mapping[str, tuple[set[str], set[str]]] = {
 class Node:
     """The broker and its users' passwords."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, roles: Mapping[str, str] = ROLES) -> None:
         self.folder = folder
         self.port, self.tls_port = free_port(), free_port()
         self.passwords: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._more = ""
+        self._set_up(roles)
+
+    def bridge_to(self, other: "Node", part: str) -> None:
+        """Append a part of the shipped example, with what an operator fills in; before the start."""
+        lines = (SHIPPED / "bridge.conf.example").read_text().partition(f"# --- On {part}.")[2].partition("# --- ")[0]
+        text = lines.partition("\n")[2]
+        user = re.search(r"remote_username (\S+)", text)
+        assert user is not None
+        text = text.replace("FILL-IN", other.passwords[user[1]])
+        text = re.sub(r"address \S+", f"address 127.0.0.1:{other.tls_port}", text)
+        text = re.sub(r"bridge_cafile \S+", f"bridge_cafile {other.folder / 'tls' / 'server.crt'}", text)
+        self._more = re.sub(r"restart_timeout .*", "restart_timeout 1 2", text)
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """An orderly end."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(10)
+
+    def _set_up(self, roles: Mapping[str, str]) -> None:
         (self.folder / "tls").mkdir()
         (self.folder / "data").mkdir()
         for name in ("passwords", "acl"):
@@ -75,28 +104,25 @@ class Node:
         (self.folder / "acl").write_text((SHIPPED / "acl").read_text())
         for name in ("salesforce-sync", "bridge"):
             self.passwords[name] = self.shared("password", name)
-        for name, role in ROLES.items():
+        for name, role in roles.items():
             self.passwords[name] = self.shared("add", name, role)
         self._certificate()
+
+    def start(self) -> None:
+        """Start; returns once both listeners answer."""
         text = (SHIPPED / "mosquitto.conf").read_text().replace("/etc/salesforce-sync/mosquitto", str(self.folder))
         text = text.replace("/var/lib/mosquitto/", f"{self.folder / 'data'}/")
         text = text.replace("listener 1883 127.0.0.1", f"listener {self.port} 127.0.0.1")
         text = text.replace("listener 8883\n", f"listener {self.tls_port} 127.0.0.1\n")
         config = self.folder / "mosquitto.conf"
-        config.write_text(text + "user root\n")
-        with (self.folder / "log").open("wb") as log:
+        config.write_text(text + "user root\n" + self._more)
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen([mosquitto(), "-c", str(config)], stdout=log, stderr=log)  # noqa: S603 - our own arguments
         try:
             until(self._answers, say=(self.folder / "log").read_text)
         except AssertionError:
-            self.__exit__()
+            self.stop()
             raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process is not None
-        self._process.terminate()
-        self._process.wait(10)
 
     def shared(self, *arguments: str, check: bool = True) -> str:
         """What `service-user.sh` prints."""
@@ -170,9 +196,9 @@ class User:
         self.client.disconnect()
         self.client.loop_stop()
 
-    def may_publish(self, topic: str) -> bool:
+    def may_publish(self, topic: str, *, retain: bool = False) -> bool:
         """Publish; False if the broker refused it."""
-        number = self.client.publish(topic, b"x", qos=1).mid
+        number = self.client.publish(topic, b"x", qos=1, retain=retain).mid
         until(lambda: number in self._codes)
         assert self._codes[number] < 0x80 or self._codes[number] == NOT_AUTHORIZED
         return self._codes[number] != NOT_AUTHORIZED
@@ -302,3 +328,27 @@ def test_what_makes_no_sense_is_refused(node: Node, arguments: tuple[str, ...]) 
     before = (node.folder / "acl").read_text()
     assert "service-user: " in node.shared(*arguments, check=False)
     assert (node.folder / "acl").read_text() == before
+
+
+def test_bridged_brokers_carry_changes_one_way_and_commands_the_other(tmp_path: Path) -> None:
+    """The shipped example between two shipped brokers, over TLS: what is told while the other node is away arrives."""
+    folders = tmp_path / "lucidia", tmp_path / "aria"
+    for folder in folders:
+        folder.mkdir()
+    lucidia = Node(folders[0], {"aria": "service"})
+    aria = Node(folders[1], {"lucidia": "upstream", "billing": "service"})
+    lucidia.bridge_to(aria, "lucidia")
+    aria.bridge_to(lucidia, "aria")
+    change, command = TOPICS.change("Contact", "update", RECORD), f"{ROOT}/command/Contact/update"
+    with lucidia, User(lucidia, "salesforce-sync", f"{ROOT}/command/#") as connector:
+        with aria, User(aria, "billing", "#") as billing:
+            assert connector.may_publish(change)
+            until(lambda: change in billing.received, 30.0)
+            assert billing.may_publish(command)
+            until(lambda: command in connector.received, 30.0)
+            assert connector.may_publish("billing/inbox")
+            until(lambda: "billing/inbox" in billing.received)
+            assert not billing.may_publish(change)
+        assert connector.may_publish(TOPICS.status, retain=True)
+        with aria, User(aria, "billing", TOPICS.status) as back:
+            until(lambda: TOPICS.status in back.received, 30.0)
