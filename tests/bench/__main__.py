@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import commands
+from tests.bench import commands, reads
 from tests.bench.harness import Figure, document, machine, table
 from tests.broker import BrokerOptions, ProcessBroker
 from tests.e2e.stack import Stack
@@ -28,7 +28,19 @@ def commands_benchmark(directory: Path) -> Sequence[Figure]:
         return [*commands.idle(stack), *commands.throughput(stack)]
 
 
-BENCHMARKS: Mapping[str, Benchmark] = {"commands": commands_benchmark}
+def reads_benchmark(directory: Path) -> Sequence[Figure]:
+    """Reads of a million contacts while a hundred events a second come in."""
+    broker = ProcessBroker(directory / "broker", BrokerOptions(extra=("set_tcp_nodelay true",)))
+    with Stack(directory, broker, {"sync": {"objects": ["Contact"], "verify_interval": "30d"}}, ("Contact",)) as stack:
+        stack.org.set(api_limit=10**9, delivered_event_limit=10**9)
+        stack.org.seed(contacts=500)
+        stack.start()
+        if stack.daemon.stop() != 0:
+            raise RuntimeError(stack.daemon.last_words())
+        return reads.reads(stack)
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {"commands": commands_benchmark, "reads": reads_benchmark}
 
 
 def main() -> int:

@@ -302,3 +302,10 @@ def test_sql_for_what_else_one_wants_to_know(sync: SFSync) -> None:
     with pytest.raises(StoreUnusable, match="read-only"):
         sync.sql("DELETE FROM contact")
     assert sync.contacts.count() == 5
+
+
+async def test_in_a_notebook(sync: SFSync) -> None:
+    """A notebook's cell runs inside an event loop: nothing here starts one of its own."""
+    assert sync.contacts.count() == len(NAMES)
+    assert [c.last_name for c in sync.contacts.search("bolt", order_by="last_name")] == ["Bolten", "bolt"]
+    assert "Bolten" in repr(sync.contacts.search(last_name="Bolten").first())
