@@ -4,6 +4,7 @@ import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import apsw
 import orjson
@@ -69,19 +70,33 @@ def matches(connection: apsw.Connection, columns: ObjectColumns, words: str, aft
         ValueError: `after` is of another list.
     """
     behind = None if after is None else _unpacked(after)
+    start = 0 if behind is None or behind.rank is not None else behind.rowid
+    if behind is None:
+        # Ranking even one of them has SQLite go through all that there are: first it is seen whether they are few.
+        first = list(islice(_by_rowid(connection, columns, words, 0), MAX_RANKED + 1))
+        if len(first) > MAX_RANKED:
+            yield from first
+            start = first[-1].rowid
+    if start == 0:
+        yield from _ranked(connection, columns, words, behind)
+    else:
+        yield from _by_rowid(connection, columns, words, start)
+
+
+def _ranked(connection: apsw.Connection, columns: ObjectColumns, words: str, behind: Match | None) -> Iterator[Match]:
     index = quoted(text_index(columns.table))
-    if behind is None or behind.rank is not None:
-        # A name that was checked; values are bound.
-        query = f"SELECT rank, rowid FROM {index} WHERE {index} MATCH :text LIMIT :limit"  # noqa: S608
-        rows = connection.execute(query, {"text": words, "limit": MAX_RANKED + 1})
-        found = [(float(rank), int(rowid)) for rank, rowid in rows]
-        if behind is not None or len(found) <= MAX_RANKED:
-            start = (float("-inf"), 0) if behind is None else (behind.rank or 0.0, behind.rowid)
-            yield from (Match(*key) for key in sorted(found[:MAX_RANKED]) if key > start)
-            return
+    # A name that was checked; values are bound.
+    query = f"SELECT rank, rowid FROM {index} WHERE {index} MATCH :text LIMIT :limit"  # noqa: S608
+    rows = connection.execute(query, {"text": words, "limit": MAX_RANKED})
+    start = (float("-inf"), 0) if behind is None else (behind.rank or 0.0, behind.rowid)
+    yield from (Match(*key) for key in sorted((float(rank), int(rowid)) for rank, rowid in rows) if key > start)
+
+
+def _by_rowid(connection: apsw.Connection, columns: ObjectColumns, words: str, after: int) -> Iterator[Match]:
+    index = quoted(text_index(columns.table))
+    # A name that was checked; values are bound.
     query = f"SELECT rowid FROM {index} WHERE {index} MATCH :text AND rowid > :after ORDER BY rowid"  # noqa: S608
-    bindings = {"text": words, "after": 0 if behind is None else behind.rowid}
-    yield from (Match(None, int(row[0])) for row in connection.execute(query, bindings))
+    yield from (Match(None, int(row[0])) for row in connection.execute(query, {"text": words, "after": after}))
 
 
 def _in_a_word(char: str) -> bool:
