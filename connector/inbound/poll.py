@@ -321,7 +321,16 @@ class Poller:
 
         def work(unit: Unit) -> Applied:
             tools.catalog.expect(spec)
-            applied = apply_reads(tools.applying, unit, spec, reads, fence=reading.fence, origin=Origin.POLL)
+            # What a hole swallowed is in the reads alone: one that an event has overtaken settles nothing.
+            applied = apply_reads(
+                tools.applying,
+                unit,
+                spec,
+                reads,
+                fence=reading.fence,
+                origin=Origin.POLL,
+                settling=bool(reading.holes),
+            )
             if last:
                 self._finish(unit, reading, sum(applied.changes.values()), applied)
             return applied

@@ -195,6 +195,30 @@ async def test_a_read_that_an_event_overtook_does_not_turn_the_record_back(tmp_p
         assert [c.after for c in await way.changes()] == [{"Phone": "new"}]
 
 
+async def test_a_hole_is_not_closed_over_a_read_that_an_event_overtook(tmp_path: Path, org: FakeOrg) -> None:
+    """What the hole swallowed is in the read alone; the event that overtook it tells of another field."""
+    async with opened(tmp_path / "r.db", org) as way:
+        await loaded(way)
+        async with way.running("stream"):
+            await until(lambda: way.inbound.stream_state.status == "live")
+            await way.run(lambda unit: unit.open_hole("Contact", T0, "replay_id_lost", T0))
+            org.put("Contact", A, T0 + 1000, Email="swallowed@example.com")
+
+            async def meanwhile() -> None:
+                org.put("Contact", A, T0 + 2000, Phone="new")
+                way.source.send(event("UPDATE", A, at_ms=T0 + 2000, Phone="new"))
+                await way.until_value(A, "Phone", "new")
+
+            org.after["query_many"].append(meanwhile)
+            await way.inbound.sync()
+            assert await way.holes() != []
+            await way.inbound.repairer.settle("Contact")
+            await way.inbound.sync()
+            assert await way.holes() == []
+        assert await way.value(A, "Email") == "swallowed@example.com"
+        assert await way.value(A, "Phone") == "new"
+
+
 async def test_an_event_behind_the_poll_is_not_applied_twice(tmp_path: Path, org: FakeOrg) -> None:
     async with opened(tmp_path / "r.db", org) as way:
         await loaded(way)
