@@ -143,6 +143,8 @@ def _outcome(write: RecordWrite, answer: Answer) -> WriteOutcome:
     value = content(answer, write=True)
     at_ms = clock_ms(answer.headers)
     if write.operation in ("update", "delete"):
+        if value is not None:  # the org answers these with 204 alone
+            raise LinkDown("an answer of another shape to a write")
         return WriteOutcome(id=write.record_id, status=answer.status, server_ms=at_ms)
     if value is None and write.operation == "upsert":
         return WriteOutcome(id=None, created=False, status=answer.status, server_ms=at_ms)

@@ -78,6 +78,16 @@ async def test_an_item_that_failed_in_a_good_answer_is_a_refusal() -> None:
 
 
 @pytest.mark.parametrize("body", [[], {}, {"success": True}, {"success": True, "id": "x"}, "text", {"id": CONTACT}])
+async def test_an_update_or_delete_answered_with_a_body_is_a_lost_answer(body: Any) -> None:
+    """The org answers 204 and nothing else: who says something may be a gateway, and the write not carried out."""
+    async with scripted(says(body, 200)) as server, opened(server.session()) as door:
+        for operation, fields in (("update", {"Phone": "1"}), ("delete", {})):
+            write = RecordWrite(operation=operation, object="Contact", record_id=RecordId(CONTACT), fields=fields)
+            with pytest.raises(LinkDown):
+                await door.rest.write(write)
+
+
+@pytest.mark.parametrize("body", [[], {}, {"success": True}, {"success": True, "id": "x"}, "text", {"id": CONTACT}])
 async def test_a_write_answered_without_its_id_is_a_lost_answer(body: Any) -> None:
     """It may have been taken."""
     async with scripted(says(body, 201)) as server, opened(server.session()) as door:
