@@ -40,7 +40,8 @@ class ChangeSource(Protocol):
     def events(self, after: ReplayId | None) -> AsyncIterator[Subscribed | Sequence[ReceivedEvent]]:
         """Yield `Subscribed` once, then events in commit order from just behind `after`; does not end by itself.
 
-        Events that arrived together come together. `after` None asks for new events only.
+        Events that arrived together come together. `after` None asks for new events only, `OLDEST_KEPT` for all that
+        the org keeps.
 
         Raises:
             LinkDown: The stream broke, fell silent or our backlog was full; call again with the cursor.

@@ -116,6 +116,9 @@ class SalesforceSettings(_Section):
     )
     timeout: Duration = Field(timedelta(seconds=30), description="Of one request.")
     stream: Literal["cometd", "pubsub", "off"] = Field("cometd", description="Transport of change events.")
+    replay_fallback: Literal["new", "all"] = Field(
+        "new", description="Behind a lost position: new events only, or all kept ones, which the org counts again."
+    )
     channel: str = Field("/data/ChangeEvents", pattern=r"^/data/[A-Za-z0-9_]+$", description="Channel subscribed.")
 
     @field_validator("instance_url", "login_url")

@@ -173,6 +173,8 @@ async def copied(  # what tests vary
     limits: CometdLimits = LIMITS,
     clock_ms: Callable[[], int] = now_ms,
     bulk_threshold: int = 20,
+    replay_all: bool = False,
+    backoff_max_s: float = 0.2,
 ) -> AsyncIterator[Copy]:
     """A way with its jobs running; the poller comes round by request only."""
     rounds: list[Round] = []
@@ -188,11 +190,13 @@ async def copied(  # what tests vary
         inbound = Inbound(
             InboundRules(
                 wanted=wanted,
-                backoff_max_s=0.2,
+                backoff_max_s=backoff_max_s,
                 load=LoadRules(bulk_threshold=bulk_threshold, publish_backfill=False, subscribe_wait_s=5),
                 poll=PollRules(intervals_s=dict.fromkeys(wanted, 3600.0), lookback_ms=300_000, stream_wait_s=5),
                 repair=RepairRules(verify_interval_ms=24 * 3600 * 1000),
-                stream=StreamRules(transport="cometd", channel=channel, org_id=ORG_ID, batch_size=200),
+                stream=StreamRules(
+                    transport="cometd", channel=channel, org_id=ORG_ID, batch_size=200, replay_all=replay_all
+                ),
             ),
             Outlets(
                 on_round=on_round,

@@ -32,7 +32,11 @@ def inbound_rules(settings: Settings, org_id: str) -> InboundRules:
         ),
         repair=RepairRules(verify_interval_ms=milliseconds(sync.verify_interval)),
         stream=StreamRules(
-            transport=salesforce.stream, channel=salesforce.channel, org_id=org_id, batch_size=sync.batch_size
+            transport=salesforce.stream,
+            channel=salesforce.channel,
+            org_id=org_id,
+            batch_size=sync.batch_size,
+            replay_all=salesforce.replay_fallback == "all",
         ),
     )
 

@@ -33,7 +33,7 @@ from connector.inbound.holes import open_hole
 from connector.inbound.poll import reconcile_cursor
 from connector.inbound.progress import PollMark
 from connector.inbound.rounds import Backoff, Round, Tools
-from connector.model.change import ReceivedEvent, ReplayId, Subscribed
+from connector.model.change import OLDEST_KEPT, ReceivedEvent, ReplayId, Subscribed
 from connector.model.objects import ObjectSpec
 from connector.model.times import to_iso, to_ms
 from connector.ports import ChangeSource, Unit
@@ -61,12 +61,14 @@ class StreamRules:
     Attributes:
         transport, channel: Name the position's cursor.
         org_id: Positions of another org are not used.
+        replay_all: Behind a lost position subscribe at the oldest event that the org keeps, not at new events.
     """
 
     transport: str
     channel: str
     org_id: str
     batch_size: int
+    replay_all: bool = False
 
     @property
     def cursor(self) -> str:
@@ -222,7 +224,7 @@ class StreamLoop:
         self._backlog.subscribed(resumed=subscribed.position is not None)
         self._subscribed.set()
         await self._report(None)
-        if subscribed.position is None:
+        if subscribed.position in (None, OLDEST_KEPT):
             # Nothing proves what came before the first event: ask.
             self._tell.poll(None)
 
@@ -351,7 +353,7 @@ class StreamLoop:
             # The org forgets its clients every few hours: told to nobody unless the next session fails as well.
             self._enter("connecting")
             log.info("stream.session_ended", error=str(error))
-            return 0.0
+            return self._backoff.next_s(0.0)
         self._down(error)
         if isinstance(error, ReplayWindowLost):
             lost = await self._tools.replica.run(self._lose_position)
@@ -385,7 +387,8 @@ class StreamLoop:
         if unit.cursor(self._rules.cursor) is None:
             return None
         now_ms = self._tools.now_ms()
-        event_ms = self._stored(unit).event_ms
+        lost = self._stored(unit)
+        event_ms = lost.event_ms
         names: list[str] = []
         for name in self._tools.catalog.specs:
             mark = PollMark.stored(unit, name)
@@ -393,7 +396,10 @@ class StreamLoop:
                 from_ms = max(mark.polled_ms, event_ms or mark.polled_ms)
                 open_hole(unit, name, from_ms, "replay_id_lost", now_ms, self._tools.hole_messages)
                 names.append(name)
-        unit.set_cursor(self._rules.cursor, None, now_ms)
+        if self._rules.replay_all and lost.replay_id != OLDEST_KEPT:
+            self._store(unit, _Position(OLDEST_KEPT))
+        else:
+            unit.set_cursor(self._rules.cursor, None, now_ms)
         return names
 
     async def _report(self, error: ConnectorError | None) -> None:

@@ -8,6 +8,9 @@ from typing import Any, NewType
 from connector.model.ids import RecordId
 
 ReplayId = NewType("ReplayId", bytes)  # opaque: store it, send it back, never compare or compute
+# The one that is a word: behind it comes every event that the org still keeps. Source: Streaming API Developer Guide,
+# "Message Durability".
+OLDEST_KEPT = ReplayId(b"-2")
 
 
 class ChangeType(StrEnum):

@@ -179,6 +179,44 @@ async def test_trap_05_a_lost_position_is_a_hole_and_not_new_events_alone(org: D
     ]
 
 
+@pytest.mark.parametrize("replay_all", [False, True], ids=["new", "all"])
+async def test_trap_05_the_oldest_event_only_by_setting(org: DevOrg, copy: Making, *, replay_all: bool) -> None:
+    """`replay_fallback = "all"` has every kept event told, at the price of the day's allocation; by default none is."""
+    async with copy(wanted=CONTACTS) as made:
+        contact, *_ = await made.ids("Contact")
+        made.update("Contact", contact, {"Phone": "1"})
+        await made.until_value("Contact", contact, "Phone", "1")
+    org.ctx.org.advance(RETENTION_S + 3600)
+    for phone in ("2", "3", "4"):
+        made.update("Contact", contact, {"Phone": phone})
+    delivered = org.ctx.usage.delivered.used()
+    async with copy(wanted=CONTACTS, jobs=("stream", "load", "repair"), replay_all=replay_all) as again:
+        await again.until_live()
+        if replay_all:
+            told = [(c.after or {})["Phone"] for c in await again.until_changes(contact, 4)]
+            assert told == ["1", "2", "3", "4"]
+        assert org.ctx.usage.delivered.used() - delivered == (3 if replay_all else 0)
+        [hole] = await again.holes()
+        assert (hole.object, hole.reason) == ("Contact", "replay_id_lost")
+        await again.inbound.sync()
+        assert await again.holes() == []
+        assert await again.difference() == {}
+
+
+async def test_trap_05_the_oldest_event_refused_as_well(org: DevOrg, copy: Making) -> None:
+    """Then new events only: never the same refused position again and again."""
+    async with copy(wanted=CONTACTS) as made:
+        contact, *_ = await made.ids("Contact")
+        made.update("Contact", contact, {"Phone": "1"})
+        await made.until_value("Contact", contact, "Phone", "1")
+    org.ctx.faults.add("cometd:subscribe", invalid_replay_id=True, count=2)
+    async with copy(wanted=CONTACTS, replay_all=True) as again:
+        await again.until_live()
+        again.update("Contact", contact, {"Phone": "2"})
+        await again.until_value("Contact", contact, "Phone", "2")
+        await again.until_told("Contact closed replay_id_lost")
+
+
 async def test_trap_06_data_and_position_are_of_one_transaction(org: DevOrg, copy: Making, tmp_path: Path) -> None:
     """At any moment at which somebody reads the file, the stored replay id is that of the newest applied edit."""
     async with copy(wanted=CONTACTS) as made:
