@@ -1,0 +1,178 @@
+"""Hard cases of the stream that no single event tells: transactions, order, and what has no event at all."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from connector.devorg.objects.residents import INTEGRATION_USER_ID
+from connector.devorg.server import DevOrg
+from connector.inbound.decode import NOT_STREAMED
+from connector.model.change import Change, Operation, Origin
+from tests.copies import ORIGIN, Copy, copied
+from tests.traps.scene import CONTACTS, LONG, seed
+from tests.waiting import until
+
+DAY_S = 24 * 3600
+FORMULA = {
+    "name": "Score__c", "type": "double", "calculated": True, "calculatedFormula": "Account.Rank__c", "precision": 9,
+}  # fmt: skip
+
+
+@pytest.fixture
+async def org() -> AsyncIterator[DevOrg]:
+    async with DevOrg() as started:
+        seed(started)
+        yield started
+
+
+async def test_a_transaction_of_the_org_appears_at_once(org: DevOrg, tmp_path: Path) -> None:
+    """60 records edited one by one: who reads the file meanwhile sees all of them or none, never a part."""
+    path = tmp_path / "r.db"
+    async with copied(org, path, wanted={"Contact": ("LastName", "Phone")}, bulk_threshold=10**6) as made:
+        many = made.write(lambda t: [t.create("Contact", {"LastName": f"Many {n}"}) for n in range(60)])
+
+        async def all_here() -> bool:
+            return len(await made.ids("Contact")) == 63
+
+        await until(all_here)
+        reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        count = "SELECT count(*) FROM contact WHERE Phone = ?"
+        for attempt in range(5):
+            seen: set[int] = set()
+            with org.ctx.org.transaction(INTEGRATION_USER_ID, ORIGIN) as t:
+                for number, contact in enumerate(many):
+                    t.update("Contact", contact, {"Phone": f"at once {attempt}", "LastName": f"{number} {attempt}"})
+            async with asyncio.timeout(10):
+                while 60 not in seen:
+                    seen.add(int(str(reader.execute(count, (f"at once {attempt}",)).get)))
+                    await asyncio.sleep(0)
+            assert seen <= {0, 60}
+        reader.close()
+        one = [c for c in await made.changes() if c.commit and c.commit.sequence][-60:]
+        assert len({c.commit.transaction for c in one if c.commit}) == 1
+        assert [c.commit.sequence for c in one if c.commit] == list(range(1, 61))
+
+
+async def _in_order(made: Copy, transaction_of: str) -> list[Change]:
+    """The changes of the transaction that touched a record last; they stand together."""
+    changes = await made.changes()
+    key = next(c.commit.transaction for c in reversed(changes) if c.id == transaction_of and c.commit)
+    at = [n for n, c in enumerate(changes) if c.commit is not None and c.commit.transaction == key]
+    assert at == list(range(at[0], at[-1] + 1))
+    return changes[at[0] : at[-1] + 1]
+
+
+async def test_a_merge_moves_the_children_before_the_loser_goes(org: DevOrg, tmp_path: Path) -> None:
+    """A consumer that folds the changes never holds a contact of a deleted account."""
+    async with copied(org, tmp_path / "r.db") as made:
+        winner, loser, _ = await made.ids("Account")
+        made.write(lambda t: t.merge("Account", winner, [loser], {"Phone": "kept"}))
+        await made.settled(but=NOT_STREAMED)
+        told = [(c.object, c.operation.value) for c in await _in_order(made, loser)]
+        assert told[-1] == ("Account", "delete")
+        assert {("Contact", "update"), ("Opportunity", "update"), ("Account", "update")} == set(told[:-1])
+
+
+async def test_a_conversion_makes_the_records_before_the_lead_points_at_them(org: DevOrg, tmp_path: Path) -> None:
+    """Account, contact, opportunity, then the lead."""
+    async with copied(org, tmp_path / "r.db") as made:
+        lead, *_ = await made.ids("Lead")
+        made.write(lambda t: t.convert_lead(lead))
+        await made.settled(but=NOT_STREAMED)
+        told = [(c.object, c.operation.value) for c in await _in_order(made, lead)]
+        assert told == [("Account", "create"), ("Contact", "create"), ("Opportunity", "create"), ("Lead", "update")]
+
+
+async def test_a_cascade_and_its_undoing(org: DevOrg, tmp_path: Path) -> None:
+    """An account goes with its contacts and opportunities, each told once; undeleted, all of them come back."""
+    async with copied(org, tmp_path / "r.db") as made:
+        account, *_ = await made.ids("Account")
+        made.write(lambda t: t.delete("Account", account))
+        await made.settled(but=NOT_STREAMED)
+        gone = await _in_order(made, account)
+        assert sorted(c.object for c in gone) == ["Account", "Contact", "Opportunity"]
+        assert {c.operation for c in gone} == {Operation.DELETE}
+        made.write(lambda t: t.undelete("Account", account))
+        await made.settled(but=NOT_STREAMED)
+        back = await _in_order(made, account)
+        assert {(c.id, c.operation) for c in back} == {(c.id, Operation.UNDELETE) for c in gone}
+
+
+async def test_a_change_that_is_too_large_for_an_event(org: DevOrg, tmp_path: Path) -> None:
+    """The org sends a gap event in its place: the record is read, by one call."""
+    async with copied(org, tmp_path / "r.db", wanted=CONTACTS) as made:
+        contact, *_ = await made.ids("Contact")
+        org.ctx.event_options.max_event_bytes = 1000
+        made.update("Contact", contact, {"Description": LONG})
+        await made.until_value("Contact", contact, "Description", LONG)
+        [change] = await made.changes(contact)
+        assert (change.origin, made.calls()["repair"]) == (Origin.REPAIR, 1)
+
+
+async def test_a_formula_that_changes_by_itself(org: DevOrg, tmp_path: Path) -> None:
+    """No event, no stamp: what it depends on is another record. The daily comparison finds it by itself, with its age.
+
+    Until then health tells when the object was compared last.
+    """
+    org.ctx.schema.add_field("Contact", FORMULA)
+    wanted = {"Contact": (*CONTACTS["Contact"], "Score__c")}
+    async with copied(org, tmp_path / "r.db", wanted=wanted) as made:
+        contact, other, _ = await made.ids("Contact")
+        org.ctx.org.advance(600)
+        made.update("Contact", other, {"Phone": "newest"})
+        await made.inbound.sync()  # the first one is behind the look-back
+        made.write(lambda t: t.recalculate("Contact", contact, {"Score__c": 7}))
+        await made.inbound.sync()
+        assert await made.value("Contact", contact, "Score__c") is None
+        await until(lambda: "Contact" in made.inbound.repairer.verified_ms)
+        compared_ms = made.inbound.repairer.verified_ms["Contact"]
+        org.ctx.org.advance(DAY_S + 60)
+        await made.inbound.sync()  # by the org's clock a day has passed
+        made.inbound.repairer.wake()
+        await made.until_value("Contact", contact, "Score__c", 7)
+        assert [r.kind for r in made.rounds if r.kind in ("verify", "reconcile")] == ["reconcile"]
+        assert made.inbound.repairer.verified_ms["Contact"] >= compared_ms + DAY_S * 1000
+
+
+@pytest.mark.parametrize("purged", [20, 21])
+async def test_many_purged_records_need_a_persons_word(org: DevOrg, tmp_path: Path, purged: int) -> None:
+    """Up to 20, or a tenth of the object, are taken as deleted; more are held until somebody says so."""
+    async with copied(org, tmp_path / "r.db", wanted={"Lead": ("LastName",)}) as made:
+        many = made.write(lambda t: [t.create("Lead", {"LastName": "L", "Company": "C"}) for _ in range(60)])
+
+        async def all_here() -> bool:
+            return len(await made.ids("Lead")) == 63
+
+        await until(all_here)
+        with org.ctx.org.transaction(INTEGRATION_USER_ID, ORIGIN, announce=False) as t:
+            for lead in many[:purged]:
+                t.purge("Lead", lead)
+        [found] = await made.inbound.verify(["Lead"])
+        held = purged if purged > 20 else 0
+        assert (found.drift, found.held) == (purged, held)
+        assert len(await made.ids("Lead")) == 63 - purged + held
+        [word] = await made.inbound.verify(["Lead"], allow_deletions=True)
+        assert (word.held, word.repaired) == (0, held)
+        assert await made.difference() == {}
+
+
+async def test_a_comparison_costs_a_call_for_two_thousand_records(org: DevOrg, tmp_path: Path) -> None:
+    """And one for those that are missed, however many objects and fields there are."""
+    async with copied(org, tmp_path / "r.db", wanted={"Lead": ("LastName",)}, bulk_threshold=10**6) as made:
+        made.write(lambda t: [t.create("Lead", {"LastName": "L", "Company": "C"}) for _ in range(2500)])
+
+        async def all_here() -> bool:
+            return len(await made.ids("Lead")) == 2503
+
+        await until(all_here)
+        one, *_ = await made.ids("Lead")
+        made.write(lambda t: t.purge("Lead", one), announce=False)
+        before = made.calls()
+        [found] = await made.inbound.verify(["Lead"])
+        assert (found.compared, found.drift, found.repaired) == (2502, 1, 1)
+        after = made.calls()
+        assert after["verify"] - before.get("verify", 0) == 2
+        assert after.get("repair", 0) - before.get("repair", 0) == 1
