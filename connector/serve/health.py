@@ -213,17 +213,38 @@ class Health:
         self._now_ms = now_ms
         self._interval_s = interval_s
         self._told: tuple[object, ...] | None = None
+        self._seen: Observations | None = None
+        self._blind = False  # what is told is what was seen last
 
     async def document(self) -> dict[str, Any]:
-        """The document now.
+        """The document now; while the store is busy, with the figures that were seen last.
 
         Raises:
-            TransientError: The store is busy.
+            TransientError: The store is busy, and nothing was seen yet.
         """
-        seen = await self._observe()
         return health_document(
-            seen, self._troubles, self._lag, node=self._node, started_ms=self._started_ms, now_ms=self._now_ms()
+            await self._look(),
+            self._troubles,
+            self._lag,
+            node=self._node,
+            started_ms=self._started_ms,
+            now_ms=self._now_ms(),
         )
+
+    async def _look(self) -> Observations:
+        try:
+            self._seen = await self._observe()
+        except TransientError as error:
+            if self._seen is None:
+                raise
+            if not self._blind:
+                self._troubles.report("store", str(error))
+            self._blind = True
+        else:
+            if self._blind:
+                self._troubles.clear("store")
+            self._blind = False
+        return self._seen
 
     def link_up(self) -> None:
         """The connection is back: tell again."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from connector.devorg.objects.residents import FIRST_EDITOR_ID
@@ -20,7 +21,7 @@ from tests.broker import ProcessBroker
 from tests.e2e.org import OrgAdmin
 from tests.e2e.replica import ReplicaFile, differences, fold
 from tests.e2e.watcher import ROOT, Watcher
-from tests.faults.soak.world import Daemon
+from tests.faults.soak.daemon import Daemon
 from tests.waiting import until
 
 HOUR_MS = 3600 * 1000
@@ -220,6 +221,32 @@ async def test_a_disk_that_runs_full_while_it_runs(bench: Bench) -> None:
     names = [row["LastName"] for row in (await bench.people()).values()]
     assert all(names.count(f"Service {number}") == 1 for number in range(10))
     assert replica.value("PRAGMA integrity_check") == "ok"
+
+
+async def test_a_database_that_somebody_keeps_locked(bench: Bench) -> None:
+    """An open transaction of another program, for longer than is waited: health says so, and it goes on afterwards."""
+    daemon, replica = bench.daemon("locked")
+    async with kept(daemon):
+        await until(lambda: replica.loaded(["Contact"]))
+        contact = bench.edit()
+        await until(lambda: bench.equal(replica), 15)
+        other = apsw.Connection(str(replica.path))
+        other.set_busy_timeout(5000)
+        other.execute("BEGIN IMMEDIATE")
+        since = bench.watcher.mark()
+        bench.edit()
+        sent = bench.command("update", id=contact, fields={"FirstName": "A"})
+
+        def degraded() -> bool:
+            return "degraded" in {m.json["state"] for m in bench.watcher.messages(f"{ROOT}/health", since) if m.payload}
+
+        await until(degraded, 15)
+        assert bench.ended(sent) is None
+        other.execute("ROLLBACK")
+        other.close()
+        await until(lambda: bench.ended(sent) == "succeeded", 15)
+        await bench.settled(replica)
+    assert daemon.exits == []
 
 
 @pytest.mark.parametrize("hours", [5, -5])

@@ -228,3 +228,15 @@ async def test_a_busy_store_is_waited_out() -> None:
         await asyncio.sleep(0)
         bench.observe_error = None
         await until(lambda: bool(bench.published))
+
+
+async def test_while_the_store_is_busy_the_last_figures_are_told() -> None:
+    """Degraded, with the reason once; ok again when it can be asked."""
+    bench = Bench(interval_s=3600)
+    assert (await bench.health.document())["state"] == "ok"
+    bench.observe_error = StoreBusy("locked")
+    for _ in range(2):
+        document = await bench.health.document()
+        assert (document["state"], document["last_error"]["error"]) == ("degraded", "locked")
+    bench.observe_error = None
+    assert (await bench.health.document())["state"] == "ok"
