@@ -483,6 +483,10 @@ class Unit(Protocol):
         """Unfinished commands on the command's record that came after it, in order; none if its id is not known."""
         ...
 
+    def followed(self, heads: Sequence[Command]) -> frozenset[RecordId]:
+        """The records of those commands behind which other unfinished ones wait under the record's id."""
+        ...
+
     def first_open(self, command: Command, also: Sequence[str] = ()) -> int | None:
         """`seq` of the oldest unfinished command on the record of a command that is not stored yet, or None."""
         ...
@@ -501,6 +505,10 @@ class Unit(Protocol):
         self, object_name: str, record_id: RecordId, modified_ms: int, since_ms: int
     ) -> Sequence[Command]:
         """In order: commands that succeeded since then and whose write a row modified at `modified_ms` lacks."""
+        ...
+
+    def unseen_records(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> frozenset[RecordId]:
+        """Those of the records that commands have written since then whose change has not come back."""
         ...
 
     def last_written_ms(self, object_name: str, record_id: RecordId) -> int | None:
@@ -537,12 +545,15 @@ class Unit(Protocol):
         """
         ...
 
-    def awaiting_echo(self, object_name: str, record_id: RecordId | None, since_ms: int) -> Sequence[Command]:
-        """Commands sent since then that have not failed and whose change has not been seen yet, oldest first.
+    def awaiting_echo(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> Sequence[Command]:
+        """Commands on the records, sent since then, that have not failed and whose change has not been seen yet.
 
-        Those on one record, or (None) those whose record is not known yet. Their `fields` are those that went to the
-        org.
+        Oldest first; one that is being sent counts however old it is. Their `fields` are those that went to the org.
         """
+        ...
+
+    def awaiting_creation(self, object_name: str, since_ms: int) -> Sequence[Command]:
+        """The same for commands whose record is not known yet."""
         ...
 
     def echo_seen(self, command_id: str, version: int) -> None:

@@ -172,7 +172,7 @@ class OrgBench:
                         ],
                     )
             for record_id in wanted:
-                for command in unit.awaiting_echo(name, record_id, 0):
+                for command in unit.awaiting_echo(name, [record_id], 0):
                     if command.status is CommandStatus.SUCCEEDED:
                         unit.echo_seen(command.command_id, 1)
 

@@ -120,6 +120,7 @@ def apply_reads(
     work = _Work(context, unit, {spec.name: spec})
     ids = [r.id for r in reads] + list(absent)
     work.rows[spec.name] = dict(unit.records(spec, ids))
+    work.wanted[spec.name] = ids
     rows = work.rows[spec.name]
     for read in reads:
         stored = rows.get(read.id)
@@ -151,6 +152,7 @@ class _Work:
         self._specs = specs
         self.now_ms = context.now_ms()
         self.rows: dict[str, dict[RecordId, StoredRecord]] = {}
+        self.wanted: dict[str, Sequence[RecordId]] = {}
         self.touched: dict[str, set[RecordId]] = {name: set() for name in specs}
         self._written: dict[str, dict[RecordId, int | None]] = {}  # id -> index of its last change
         self._changes: list[Change] = []
@@ -169,6 +171,7 @@ class _Work:
                 wanted.setdefault(item.event.entity, {}).update(dict.fromkeys(item.event.record_ids))
         for name, ids in wanted.items():
             self.rows[name] = dict(self._unit.records(self._specs[name], ids))
+            self.wanted[name] = list(ids)
 
     def event(self, item: DecodedEvent, event: ChangeEvent) -> None:
         """Merge one event into each of its records."""
@@ -290,7 +293,9 @@ class _Work:
 
     def _awaited(self, spec: ObjectSpec) -> Echoes:
         if spec.name not in self._echoes:
-            self._echoes[spec.name] = Echoes(self._unit, spec, self.now_ms - ECHO_WINDOW_MS)
+            self._echoes[spec.name] = Echoes(
+                self._unit, spec, self.now_ms - ECHO_WINDOW_MS, self.wanted.get(spec.name, ())
+            )
         return self._echoes[spec.name]
 
     def _quarantine(self, entity: str | None, item: DecodedEvent, error: str) -> int:

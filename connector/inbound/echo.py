@@ -4,7 +4,7 @@
 the echo of a command if it is on the command's record (for a create: has its values) and shows every value sent.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,12 +26,15 @@ _CAUSES: Mapping[Operation, tuple[Operation, ...]] = {
 class Echoes:
     """The commands of one object whose change is awaited; for one unit."""
 
-    def __init__(self, unit: Unit, spec: ObjectSpec, since_ms: int) -> None:
+    def __init__(self, unit: Unit, spec: ObjectSpec, since_ms: int, ids: Iterable[RecordId]) -> None:
+        """`ids`: the records that may be asked for; their commands are read at once when the first one is."""
         self._unit = unit
         self._spec = spec
         self._since_ms = since_ms
-        # By record, as each is asked for; None: commands whose record is not known yet.
-        self._waiting: dict[RecordId | None, list[Command]] = {}
+        self._ids = ids
+        self._by_record: dict[RecordId, list[Command]] | None = None
+        # Those whose record is not known yet.
+        self._nameless: list[Command] | None = None
 
     def match(self, change: Change) -> Command | None:
         """The oldest command that the change is the echo of; it is not matched again."""
@@ -42,17 +45,25 @@ class Echoes:
         return self._take(record_id, Operation.UPDATE, values)
 
     def _take(self, record_id: RecordId, operation: Operation, record: Mapping[str, Any] | None) -> Command | None:
-        for waiting in (self._awaited(record_id), self._awaited(None)):
-            for at, command in enumerate(waiting):
+        for waiting in (self._on_record, self._on_no_record):
+            commands = waiting(record_id)
+            for at, command in enumerate(commands):
                 if self._is_echo(command, operation, record):
-                    return waiting.pop(at)
+                    return commands.pop(at)
         return None
 
-    def _awaited(self, record_id: RecordId | None) -> list[Command]:
-        if record_id not in self._waiting:
-            found = self._unit.awaiting_echo(self._spec.name, record_id, self._since_ms)
-            self._waiting[record_id] = list(found)
-        return self._waiting[record_id]
+    def _on_record(self, record_id: RecordId) -> list[Command]:
+        if self._by_record is None:
+            self._by_record = {}
+            for command in self._unit.awaiting_echo(self._spec.name, list(self._ids), self._since_ms):
+                if command.record_id is not None:
+                    self._by_record.setdefault(command.record_id, []).append(command)
+        return self._by_record.get(record_id, [])
+
+    def _on_no_record(self, _record_id: RecordId) -> list[Command]:
+        if self._nameless is None:
+            self._nameless = list(self._unit.awaiting_creation(self._spec.name, self._since_ms))
+        return self._nameless
 
     def _is_echo(self, command: Command, operation: Operation, record: Mapping[str, Any] | None) -> bool:
         if operation is Operation.DELETE or record is None:

@@ -12,8 +12,9 @@ from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
 from connector.model.times import to_iso, to_ms
 from connector.outbound.payload import Base, CommandPayload
-from connector.outbound.plan import ECHO_WINDOW_MS, Finish, Planner, Send
+from connector.outbound.plan import Finish, Planner, Send
 from connector.outbound.rules import OutboundRules, WriteRules
+from connector.outbound.shown import Shown
 from connector.outbound.validate import validate_write
 from connector.ports import Unit
 
@@ -103,8 +104,10 @@ class Admission:
         )
         return Request(command=command, spec=spec, base=payload.base)
 
-    def accept(self, unit: Unit, request: Request) -> tuple[Command, bool]:
+    def accept(self, unit: Unit, request: Request, shown: Shown | None = None) -> tuple[Command, bool]:
         """Store the command; what is stored under its id, and whether that is new.
+
+        `shown`: of the unit, if several are accepted in it.
 
         Raises:
             CommandRejected: A limit is reached, or what it names is not there.
@@ -112,7 +115,7 @@ class Admission:
         known = unit.command(request.command.command_id)
         if known is not None:
             return known, False
-        command = self.complete(unit, request)
+        command = self.complete(unit, request, shown or Shown(unit, request.command.accepted_ms))
         self._check_limits(unit, command)
         unit.add_command(command, _names(command, request.spec))
         return command, True
@@ -125,9 +128,10 @@ class Admission:
         Raises:
             CommandRejected: It would not be accepted.
         """
-        command = self.complete(unit, request)
+        shown = Shown(unit, request.command.accepted_ms)
+        command = self.complete(unit, request, shown)
         self._check_limits(unit, command)
-        planner = Planner(unit, request.spec, self._rules.objects[command.object], command.accepted_ms)
+        planner = Planner(unit, request.spec, self._rules.objects[command.object], command.accepted_ms, shown)
         step = planner.plan(command)
         nothing = {"sends": False, "operation": None, "id": None, "external_id": None, "fields": None}
         match step:
@@ -142,7 +146,7 @@ class Admission:
             case _:
                 return CommandStatus.ACCEPTED, nothing, command
 
-    def complete(self, unit: Unit, request: Request) -> Command:
+    def complete(self, unit: Unit, request: Request, shown: Shown) -> Command:
         """The command with its record, as far as that is known, and with its base.
 
         Raises:
@@ -151,11 +155,11 @@ class Admission:
         command, spec = request.command, request.spec
         if command.record_of is not None:
             command = _of_command(unit, command)
-        planner = Planner(unit, spec, self._rules.objects[command.object], command.accepted_ms)
+        planner = Planner(unit, spec, self._rules.objects[command.object], command.accepted_ms, shown)
         command = planner.resolved(command)
         if request.base is not None:
-            return replace(command, base=_seen(unit, spec, command, request.base))
-        return based_on_replica(unit, spec, command)
+            return replace(command, base=_seen(unit, shown, spec, command, request.base))
+        return based_on_replica(unit, shown, spec, command)
 
     def _check_limits(self, unit: Unit, command: Command) -> None:
         """Refuse what goes beyond the settings' limits; a limit counts what was accepted, whatever became of it."""
@@ -211,7 +215,7 @@ def _of_command(unit: Unit, command: Command) -> Command:
     return replace(command, record_id=made.record_id)
 
 
-def based_on_replica(unit: Unit, spec: ObjectSpec, command: Command) -> Command:
+def based_on_replica(unit: Unit, shown: Shown, spec: ObjectSpec, command: Command) -> Command:
     """The replica is what the sender had seen, with what commands before this one write.
 
     Those are not in the replica yet; from the first of them on they are laid over it when the command's turn comes.
@@ -219,16 +223,14 @@ def based_on_replica(unit: Unit, spec: ObjectSpec, command: Command) -> Command:
     first = unit.first_open(command, _names(command, spec))
     if command.record_id is None:
         return replace(command, base_seq=first)
-    stored = unit.records(spec, [command.record_id]).get(command.record_id)
+    stored = shown.stored(spec, command.record_id)
     if stored is None:
         return replace(command, base_seq=first)
-    since_ms = command.accepted_ms - ECHO_WINDOW_MS
-    unseen = unit.unseen_writes(spec.name, command.record_id, stored.modified_ms, since_ms)
-    firsts = [c.seq for c in unseen] + ([first] if first is not None else [])
+    firsts = [c.seq for c in shown.unseen(spec, command.record_id)] + ([first] if first is not None else [])
     return replace(command, base=stored.values, base_seq=min(firsts, default=None))
 
 
-def _seen(unit: Unit, spec: ObjectSpec, command: Command, base: Base) -> Mapping[str, Any] | None:
+def _seen(unit: Unit, shown: Shown, spec: ObjectSpec, command: Command, base: Base) -> Mapping[str, Any] | None:
     """The record at the state that the sender names; None where the replica does not have the record.
 
     Raises:
@@ -237,7 +239,7 @@ def _seen(unit: Unit, spec: ObjectSpec, command: Command, base: Base) -> Mapping
     if command.record_id is None:
         return None
     record_id: RecordId = command.record_id
-    stored = unit.records(spec, [record_id]).get(record_id)
+    stored = shown.stored(spec, record_id)
     if stored is None:
         return None
     version = base.version

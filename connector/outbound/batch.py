@@ -24,6 +24,7 @@ from connector.outbound.lost import Found, Verdict
 from connector.outbound.plan import MOST_MERGED, Ask, Finish, Planner, Question, Remote, Send, Wait
 from connector.outbound.planned import Conclusion, Group, Planned, Taken
 from connector.outbound.rules import OutboundRules
+from connector.outbound.shown import Shown
 from connector.ports import OrgClient, Replica, Unit, WriteOutcome
 
 log = structlog.get_logger()
@@ -131,11 +132,12 @@ class Batches:
         spec, rules = self._catalog.spec(job.kind.object), self._rules.objects.get(job.kind.object)
         if spec is None or rules is None:
             return planned
-        planner = Planner(unit, spec, rules, now_ms)
-        for head in heads:
-            if head.command_id in self._busy:
-                continue
-            group = Group(head, self._behind(unit, head))
+        shown = Shown(unit, now_ms)
+        planner = Planner(unit, spec, rules, now_ms, shown)
+        groups = self._groups(unit, [head for head in heads if head.command_id not in self._busy])
+        shown.load(spec, [group.head.record_id for group in groups if group.head.record_id is not None])
+        for group in groups:
+            head = group.head
             match planner.plan(head, group.behind):
                 case Finish(command):
                     self._finish(unit, planned, command)
@@ -174,10 +176,14 @@ class Batches:
         now_ms, planned = self._now_ms(), Planned()
         heads = unit.next_commands(now_ms, limit + len(self._busy))
         free = [head for head in heads if head.command_id not in self._busy][:limit]
-        groups = [Group(head, self._behind(unit, head)) for head in free]
+        groups = self._groups(unit, free)
         self._plan(unit, planned, groups, {}, {})
         open_groups = [group for group, _ in (*planned.asks, *planned.sends)]
         return Taken(open_groups, planned, len(groups))
+
+    def _groups(self, unit: Unit, heads: Sequence[Command]) -> list[Group]:
+        followed = unit.followed(heads)
+        return [Group(head, self._behind(unit, head) if head.record_id in followed else ()) for head in heads]
 
     def _behind(self, unit: Unit, head: Command) -> tuple[Command, ...]:
         """What could go with it: waiting edits directly behind it."""
@@ -216,18 +222,25 @@ class Batches:
         refused: Mapping[str, tuple[OrgProblem, ...]],
     ) -> None:
         now_ms = self._now_ms()
+        shown = Shown(unit, now_ms)
         planners: dict[str, Planner] = {}
+        ready: list[tuple[Planner, Group]] = []
         for group in groups:
-            head = group.head
-            spec, rules = self._catalog.spec(head.object), self._rules.objects.get(head.object)
+            name = group.head.object
+            spec, rules = self._catalog.spec(name), self._rules.objects.get(name)
             if spec is None or rules is None:
-                text = f"{head.object} is no longer synced"
-                problem = OrgProblem(code="NOT_SYNCED", message=text, fields=[])
-                self._finish(unit, planned, replace(head, status=CommandStatus.REJECTED, errors=(problem,)))
+                problem = OrgProblem(code="NOT_SYNCED", message=f"{name} is no longer synced", fields=[])
+                self._finish(unit, planned, replace(group.head, status=CommandStatus.REJECTED, errors=(problem,)))
                 continue
-            planned.specs[spec.name] = spec
-            planner = planners.get(spec.name) or planners.setdefault(spec.name, Planner(unit, spec, rules, now_ms))
-            self._plan_one(unit, planned, planner, group, (answers.get(head.command_id), refused.get(head.command_id)))
+            planned.specs[name] = spec
+            planner = planners.get(name) or planners.setdefault(name, Planner(unit, spec, rules, now_ms, shown))
+            ready.append((planner, group))
+        for name in planners:
+            ids = [group.head.record_id for _, group in ready if group.head.object == name]
+            shown.load(planned.specs[name], [i for i in ids if i is not None])
+        for planner, group in ready:
+            known = (answers.get(group.head.command_id), refused.get(group.head.command_id))
+            self._plan_one(unit, planned, planner, group, known)
         self._return(unit, planned)
 
     def _plan_one(

@@ -4,7 +4,8 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -12,10 +13,13 @@ import structlog
 from connector.errors import CommandRejected
 from connector.model.change import Operation
 from connector.model.command import Command, CommandStatus, ConflictPolicy, OrgProblem
+from connector.model.ids import RecordId
 from connector.model.message import Delivery, Message
+from connector.model.objects import ObjectSpec
 from connector.outbound.admit import Admission, Asker, Catalog, Request, not_synced
 from connector.outbound.payload import COMMAND_ID, parse_payload, validate_payload
 from connector.outbound.rules import OutboundRules
+from connector.outbound.shown import Shown
 from connector.ports import Replica, Unit
 
 log = structlog.get_logger()
@@ -39,7 +43,18 @@ Arrived = tuple[str, str, Delivery]
 Note = Callable[[], None]
 """Logs what was done with a message, once that is on disk."""
 
-Step = Callable[[Unit], Note]
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is to be done with a message inside a unit.
+
+    Attributes:
+        run: Does it.
+        about: The object and the record that it will look at, if it is known already.
+    """
+
+    run: Callable[[Unit, Shown], Note]
+    about: tuple[ObjectSpec, RecordId] | None = None
 
 
 class Answers(Protocol):
@@ -95,9 +110,18 @@ class CommandIntake:
             StoreBusy, StoreFull, StoreUnusable: They are not on disk.
         """
         steps = [self._step(*one) for one in arrived]
-        for note in await self._replica.run(lambda unit: [step(unit) for step in steps]):
+        for note in await self._replica.run(partial(self._run, steps)):
             note()
             self._stored()
+
+    def _run(self, steps: Sequence[Step], unit: Unit) -> list[Note]:
+        shown = Shown(unit, self._now_ms())
+        ids: dict[str, tuple[ObjectSpec, list[RecordId]]] = {}
+        for spec, record_id in (step.about for step in steps if step.about is not None):
+            ids.setdefault(spec.name, (spec, []))[1].append(record_id)
+        for spec, wanted in ids.values():
+            shown.load(spec, wanted)
+        return [step.run(unit, shown) for step in steps]
 
     def _step(self, object_name: str, operation: str, delivery: Delivery) -> Step:
         """What is to be done with a message inside a unit; everything that needs no database is done before."""
@@ -113,15 +137,16 @@ class CommandIntake:
         except CommandRejected as error:
             return self._rejection(object_name, operation, delivery, data, error)
 
-        def accept(unit: Unit) -> Note:
+        def accept(unit: Unit, shown: Shown) -> Note:
             try:
                 if data.get("dry_run") is True:
                     return self._rehearse(request, unit)
-                return self._accept(request, delivery, unit)
+                return self._accept(request, delivery, unit, shown)
             except CommandRejected as error:  # before anything was written
-                return self._rejection(object_name, operation, delivery, data, error)(unit)
+                return self._rejection(object_name, operation, delivery, data, error).run(unit, shown)
 
-        return accept
+        record_id = request.command.record_id
+        return Step(accept, None if record_id is None else (request.spec, record_id))
 
     def _request(self, object_name: str, operation: str, data: Mapping[str, Any], asker: Asker) -> Request:
         known = self._catalog.spec(object_name) is not None and object_name in self._rules.objects
@@ -132,9 +157,9 @@ class CommandIntake:
             raise CommandRejected(*problems, *error.problems) from None
         return self._admission.request(object_name, Operation(operation), payload, asker, self._now_ms())
 
-    def _accept(self, request: Request, delivery: Delivery, unit: Unit) -> Note:
+    def _accept(self, request: Request, delivery: Delivery, unit: Unit, shown: Shown) -> Note:
         known = self._redelivered(request.command, delivery, unit)
-        stored, new = (known, False) if known is not None else self._admission.accept(unit, request)
+        stored, new = (known, False) if known is not None else self._admission.accept(unit, request, shown)
         for message in self._answers.result(stored if new else _readdressed(stored, request.command)):
             unit.enqueue(message)
         if new:
@@ -182,7 +207,7 @@ class CommandIntake:
         )
         rehearsed = data.get("dry_run") is True
 
-        def store(unit: Unit) -> Note:
+        def store(unit: Unit, _shown: Shown) -> Note:
             # A command that was sent before keeps its result; one that was only rehearsed leaves no trace.
             known = None if rehearsed else unit.add_command(command)
             answer = command if known is None else _readdressed(known, command)
@@ -192,16 +217,16 @@ class CommandIntake:
                 "command.rejected", object=object_name[:80], operation=operation, problems=len(error.problems)
             )
 
-        return store
+        return Step(store)
 
     def _refusal(self, delivery: Delivery, reason: str) -> Step:
         message = self._answers.rejected(delivery.topic, reason, delivery.payload)
 
-        def store(unit: Unit) -> Note:
+        def store(unit: Unit, _shown: Shown) -> Note:
             unit.enqueue(message)
             return lambda: log.info("command.refused", topic=delivery.topic[:200], bytes=len(delivery.payload))
 
-        return store
+        return Step(store)
 
 
 def _readdressed(known: Command, repeat: Command) -> Command:

@@ -6,6 +6,7 @@ from connector.errors import CommandRejected
 from connector.model.command import Command, CommandStatus, OrgProblem
 from connector.model.objects import ObjectSpec
 from connector.outbound.admit import based_on_replica
+from connector.outbound.shown import Shown
 from connector.ports import Unit
 
 CANCELLED = "CANCELLED"
@@ -43,7 +44,8 @@ def retry(unit: Unit, command_id: str, spec: ObjectSpec | None, now_ms: int) -> 
         )
         if spec is not None:
             again = replace(
-                based_on_replica(unit, spec, replace(again, accepted_ms=now_ms)), accepted_ms=command.accepted_ms
+                based_on_replica(unit, Shown(unit, now_ms), spec, replace(again, accepted_ms=now_ms)),
+                accepted_ms=command.accepted_ms,
             )
     unit.update_command(again)
     return again

@@ -15,11 +15,10 @@ from connector.model.times import to_ms
 from connector.outbound.conflicts import Decision, decide, decide_delete, is_ours
 from connector.outbound.lost import Found, Verdict
 from connector.outbound.rules import WriteRules
+from connector.outbound.shown import Shown
 from connector.outbound.soql import still_holds, unchanged_since
 from connector.ports import RecordWrite, Unit
 
-# How long a write of ours counts as there although its change has not come back: the stream may be down.
-ECHO_WINDOW_MS = 10 * 60 * 1000
 # A lost write of ours is stamped by the org's clock, its beginning by ours.
 CLOCK_SKEW_MS = 5 * 60 * 1000
 MOST_MERGED = 50
@@ -99,8 +98,9 @@ Step = Finish | Ask | Wait | Send
 class Planner:
     """Plans the commands of one object; for one unit."""
 
-    def __init__(self, unit: Unit, spec: ObjectSpec, rules: WriteRules, now_ms: int) -> None:
+    def __init__(self, unit: Unit, spec: ObjectSpec, rules: WriteRules, now_ms: int, shown: Shown) -> None:
         self._unit = unit
+        self._shown = shown
         self._spec = spec
         self._rules = rules
         self._now_ms = now_ms
@@ -145,10 +145,9 @@ class Planner:
 
     def known(self, record_id: RecordId) -> Remote | None:
         """The record by what the replica holds and our own writes on their way back; None if that is not enough."""
-        stored = self._unit.records(self._spec, [record_id]).get(record_id)
+        stored = self._shown.stored(self._spec, record_id)
+        unseen = self._shown.unseen(self._spec, record_id)
         modified_ms = 0 if stored is None else stored.modified_ms
-        since_ms = self._now_ms - ECHO_WINDOW_MS
-        unseen = self._unit.unseen_writes(self._spec.name, record_id, modified_ms, since_ms)
         if stored is None:
             # A record that we have just made: what we know of it is what we set.
             if not unseen or unseen[0].operation is not Operation.CREATE:
@@ -219,7 +218,7 @@ class Planner:
         return self._send(command, command.fields)
 
     def _may_live(self, record_id: RecordId) -> bool:
-        stored = self._unit.records(self._spec, [record_id]).get(record_id)
+        stored = self._shown.stored(self._spec, record_id)
         return stored is None or stored.deleted_ms is None
 
     # Commands on a record

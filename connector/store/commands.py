@@ -39,12 +39,14 @@ class Commands(Part):
         Raises:
             LookupError: The command was never stored.
         """
-        seq = self._db.execute(_SQL["update"], _row(command)).get
-        if seq is None:
+        found = next(iter(self._db.execute(_SQL["update"], _row(command))), None)
+        if found is None:
             raise LookupError(f"command {command.command_id} is not in the database")
+        seq, turned = found
         if command.record_id is not None and command.operation in (Operation.CREATE, Operation.UPSERT):
             self._db.execute(_SQL["spread_key"], {"seq": seq, "id": command.record_id})
-        self._db.execute(_SQL["set_open"], {"seq": seq, "open": not command.status.final})
+        if turned:
+            self._db.execute(_SQL["set_open"], {"seq": seq, "open": not command.status.final})
 
     def command(self, command_id: str) -> Command | None:
         """The stored command, or None."""
@@ -73,6 +75,11 @@ class Commands(Part):
             return []
         return self._found("behind", {"id": command.record_id, "seq": command.seq, "limit": limit})
 
+    def followed(self, heads: Sequence[Command]) -> frozenset[RecordId]:
+        """The records of those commands behind which other unfinished ones wait under the record's id."""
+        named = to_json([[c.record_id, c.seq] for c in heads if c.record_id is not None])
+        return frozenset(RecordId(str(row[0])) for row in self._db.execute(_SQL["followed"], {"heads": named}))
+
     def first_open(self, command: Command, also: Sequence[str] = ()) -> int | None:
         """`seq` of the oldest unfinished command on the record of a command that is not stored yet, or None."""
         found = self._db.execute(_SQL["first_open"], {"keys": to_json([*_keys(command), *also])}).get
@@ -96,6 +103,11 @@ class Commands(Part):
         """In order: commands that succeeded since then and whose write a row modified at `modified_ms` lacks."""
         bindings = {"object": object_name, "id": record_id, "modified": iso(modified_ms), "since": iso(since_ms)}
         return self._found("unseen", bindings)
+
+    def unseen_records(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> frozenset[RecordId]:
+        """Those of the records that commands have written since then whose change has not come back."""
+        bindings = {"object": object_name, "ids": to_json(ids), "since": iso(since_ms)}
+        return frozenset(RecordId(str(row[0])) for row in self._db.execute(_SQL["unseen_records"], bindings))
 
     def last_written_ms(self, object_name: str, record_id: RecordId) -> int | None:
         """The org's clock at the newest write of ours to the record, or None."""
@@ -129,15 +141,17 @@ class Commands(Part):
         found = self._db.execute(_SQL["deletes_since" if deletes else "accepted_since"], bindings).get
         return None if found is None else to_ms(str(found))
 
-    def awaiting_echo(self, object_name: str, record_id: RecordId | None, since_ms: int) -> Sequence[Command]:
-        """Commands sent since then that have not failed and whose change has not been seen yet, oldest first.
+    def awaiting_echo(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> Sequence[Command]:
+        """Commands on the records, sent since then, that have not failed and whose change has not been seen yet.
 
-        Those on one record, or (None) those whose record is not known yet. Their `fields` are those that went to the
-        org.
+        Oldest first; one that is being sent counts however old it is. Their `fields` are those that went to the org.
         """
-        query = "awaiting_echo" if record_id is not None else "awaiting_creation"
-        found = self._found(query, {"object": object_name, "id": record_id, "since": iso(since_ms)})
-        return [c if c.sent is None else replace(c, fields=c.sent) for c in found]
+        bindings = {"object": object_name, "ids": to_json(ids), "since": iso(since_ms)}
+        return _as_sent(self._found("awaiting_echo", bindings))
+
+    def awaiting_creation(self, object_name: str, since_ms: int) -> Sequence[Command]:
+        """The same for commands whose record is not known yet."""
+        return _as_sent(self._found("awaiting_creation", {"object": object_name, "since": iso(since_ms)}))
 
     def echo_seen(self, command_id: str, version: int) -> None:
         """The change of this version was the command's own, and that of those it carried; 0: none will come."""
@@ -152,6 +166,10 @@ class Commands(Part):
 
     def _queried(self, sql: str, bindings: Any) -> list[Command]:
         return [_command(*row) for row in self._db.execute(sql, bindings)]
+
+
+def _as_sent(found: Sequence[Command]) -> Sequence[Command]:
+    return [c if c.sent is None else replace(c, fields=c.sent) for c in found]
 
 
 def _keys(command: Command) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from connector.devorg.clock import wall_ms
 from connector.devorg.server import DevOrg
 from connector.model.command import CommandStatus
 from connector.outbound import bulk
@@ -204,9 +205,11 @@ async def test_a_job_is_settled_by_the_next_process(org: DevOrg, bench: OrgBench
         org.ctx.faults.add("bulk", method=stalled[0], path=stalled[1], half_open=True)
 
     async def reached() -> bool:
-        if state == "InProgress":
-            org.ctx.database.connection.execute("UPDATE bulk_ingest_job SET closed_ms = 1 WHERE done = 0")
-            org.ctx.database.connection.execute("UPDATE bulk_ingest_job SET closed_ms = ? WHERE done > 0", (10**15,))
+        if state == "InProgress":  # half of its time has passed, which is time for one of three chunks
+            half_ms = wall_ms() - 500_000
+            org.ctx.database.connection.execute(
+                "UPDATE bulk_ingest_job SET closed_ms = ? WHERE closed_ms > 0", (half_ms,)
+            )
         held = not stalled or not org.ctx.faults.in_force()
         return held and [job["state"] for job in jobs(org)] == [state]
 

@@ -174,7 +174,7 @@ def test_a_command_carried_by_another_comes_back_with_it(session: Session) -> No
         command("a", **sent, carried_by="b", sent={}),
         command("b", **sent, sent={"Name": "wanted", "Size__c": 3}),
     )
-    (waiting,) = session.run(lambda unit: unit.awaiting_echo("Widget__c", record_id(1), NOW_MS))
+    (waiting,) = session.run(lambda unit: unit.awaiting_echo("Widget__c", [record_id(1)], NOW_MS))
     assert (waiting.command_id, waiting.fields) == ("b", {"Name": "wanted", "Size__c": 3})
     session.run(lambda unit: unit.echo_seen("b", 9))
     assert session.run(lambda unit: unit.unseen_writes("Widget__c", record_id(1), 0, 0)) == []
@@ -231,7 +231,7 @@ def test_commands_that_await_their_echo_are_told_until_it_came(session: Session)
     )
 
     def awaiting() -> list[str]:
-        found = session.run(lambda unit: unit.awaiting_echo("Widget__c", record_id(1), NOW_MS - 1000))
+        found = session.run(lambda unit: unit.awaiting_echo("Widget__c", [record_id(1)], NOW_MS - 1000))
         return [c.command_id for c in found]
 
     assert awaiting() == ["one", "two"]

@@ -289,7 +289,7 @@ async def test_an_echo_that_changed_nothing_is_not_awaited_any_more(bench: Bench
     await bench.events(event("CREATE", A, Name=NAME, Phone="5"))
     await bench.command(Operation.UPDATE, A, Phone="5")
     await bench.events(event("UPDATE", A, at_ms=T0 + 1000, LastModifiedDate="2026-11-22T17:26:40.000Z"))
-    assert await bench.database.run(lambda unit: unit.awaiting_echo("Contact", None, 0)) == []
+    assert await bench.database.run(lambda unit: unit.awaiting_creation("Contact", 0)) == []
 
 
 async def test_a_poll_finds_an_echo_too(bench: Bench) -> None:

@@ -20,7 +20,8 @@ UPDATE command SET
     answer_lost = :answer_lost, errors = :errors, conflict = :conflict, sent = :sent, carried_by = :carried_by,
     ingest = :ingest, expires_at = :expires_at, sent_at = :sent_at, written_at = :written_at, retry_at = :retry_at,
     completed_at = :completed_at
-WHERE command_id = :command_id RETURNING seq;
+WHERE command_id = :command_id RETURNING
+    seq, EXISTS (SELECT 1 FROM command_key WHERE seq = command.seq AND open = (:status NOT IN ('accepted', 'sending')));
 
 -- name: set_open
 UPDATE command_key SET open = :open WHERE seq = :seq AND open <> :open;
@@ -58,6 +59,11 @@ SELECT c.* FROM command_key AS k JOIN command AS c ON c.seq = k.seq
 WHERE k.key = :id AND k.open = 1 AND k.seq > :seq
 ORDER BY k.seq LIMIT :limit;
 
+-- name: followed
+SELECT wanted.value ->> 0 FROM json_each(:heads) AS wanted WHERE EXISTS (
+    SELECT 1 FROM command_key WHERE key = wanted.value ->> 0 AND open = 1 AND seq > wanted.value ->> 1
+);
+
 -- name: first_open
 SELECT min(seq) FROM command_key WHERE open = 1 AND key IN (SELECT value FROM json_each(:keys));
 
@@ -80,6 +86,11 @@ SELECT * FROM command
 WHERE record_id = :id AND object = :object AND status = 'succeeded' AND change_version IS NULL
     AND completed_at >= :since AND substr(written_at, 1, 19) >= substr(:modified, 1, 19)
 ORDER BY seq;
+
+-- name: unseen_records
+SELECT DISTINCT record_id FROM command
+WHERE record_id IN (SELECT value FROM json_each(:ids)) AND object = :object AND status = 'succeeded'
+    AND change_version IS NULL AND completed_at >= :since;
 
 -- name: last_written
 SELECT max(written_at) FROM command WHERE record_id = :id AND object = :object AND status = 'succeeded';
@@ -121,7 +132,8 @@ ORDER BY accepted_at DESC LIMIT 1 OFFSET :limit - 1;
 -- name: awaiting_echo
 -- A command carried by another one comes back with that one's change. An ingest job may be under way for long.
 SELECT * FROM command
-WHERE record_id = :id AND change_version IS NULL AND carried_by IS NULL AND object = :object AND (
+WHERE record_id IN (SELECT value FROM json_each(:ids)) AND change_version IS NULL AND carried_by IS NULL
+    AND object = :object AND (
     status = 'sending'
     OR (sent_at >= :since AND (status = 'succeeded' OR (status = 'accepted' AND answer_lost = 1)))
 )
