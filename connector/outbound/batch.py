@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -318,10 +318,15 @@ class Batches:
         written_ms = outcome.server_ms or self._now_ms()
         for command in send.commands:
             record_id = to_record_id(outcome.id) if outcome.id else command.record_id
-            done = replace(
-                command, status=CommandStatus.SUCCEEDED, record_id=record_id, errors=(), written_ms=written_ms
+            self._finish(
+                unit,
+                planned,
+                command,
+                status=CommandStatus.SUCCEEDED,
+                record_id=record_id,
+                errors=(),
+                written_ms=written_ms,
             )
-            self._finish(unit, planned, done)
 
     def _refused(
         self,
@@ -364,11 +369,11 @@ class Batches:
         self, unit: Unit, planned: Planned, send: Send, status: CommandStatus, errors: tuple[OrgProblem, ...]
     ) -> None:
         for command in send.commands:
-            self._finish(unit, planned, replace(command, status=status, errors=errors))
+            self._finish(unit, planned, command, status=status, errors=errors)
 
-    def _finish(self, unit: Unit, planned: Planned, command: Command) -> None:
-        """The command's end and its result."""
-        done = replace(command, completed_ms=self._now_ms(), retry_ms=None, ingest=None)
+    def _finish(self, unit: Unit, planned: Planned, command: Command, **end: Any) -> None:
+        """The command's end and its result; `end`: what of the command is new."""
+        done = replace(command, **end, completed_ms=self._now_ms(), retry_ms=None, ingest=None)
         unit.update_command(done)
         if done.status is CommandStatus.SUCCEEDED and done.written_ms is None and not done.answer_lost:
             unit.echo_seen(done.command_id, 0)  # nothing was written: no change will come
@@ -429,13 +434,18 @@ class Batches:
             self._due_in(seconds)
         planned.waits_s.clear()
         settled, planned.settled = planned.settled, []
+        alike: dict[tuple[CommandStatus, int, tuple[str, ...]], list[str]] = {}
         for done in settled:
+            codes = tuple(sorted({problem["code"] for problem in done.errors}))
+            alike.setdefault((done.status, done.attempts, codes), []).append(done.command_id)
+        for (status, attempts, codes), ids in alike.items():
             log.info(
                 "command.settled",
-                command_id=done.command_id,
-                status=done.status,
-                attempts=done.attempts,
-                codes=sorted({problem["code"] for problem in done.errors}),
+                command_id=ids[0],
+                commands=len(ids),
+                status=status,
+                attempts=attempts,
+                codes=list(codes),
             )
         if settled:
             self._settled()

@@ -40,8 +40,8 @@ Arrived = tuple[str, str, Delivery]
 """Object name and operation of the topic, and the message."""
 
 
-Note = Callable[[], None]
-"""Logs what was done with a message, once that is on disk."""
+Note = str | Callable[[], None]
+"""The id of a command that was accepted; or logs what else was done with a message, once that is on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +110,15 @@ class CommandIntake:
             StoreBusy, StoreFull, StoreUnusable: They are not on disk.
         """
         steps = [self._step(*one) for one in arrived]
+        accepted: list[str] = []
         for note in await self._replica.run(partial(self._run, steps)):
-            note()
+            if isinstance(note, str):
+                accepted.append(note)
+            else:
+                note()
             self._stored()
+        if accepted:
+            log.info("command.accepted", command_id=accepted[0], commands=len(accepted))
 
     def _run(self, steps: Sequence[Step], unit: Unit) -> list[Note]:
         shown = Shown(unit, self._now_ms())
@@ -163,7 +169,7 @@ class CommandIntake:
         for message in self._answers.result(stored if new else _readdressed(stored, request.command)):
             unit.enqueue(message)
         if new:
-            return lambda: log.info("command.accepted", command_id=stored.command_id)
+            return stored.command_id
         return lambda: log.info("command.repeated", command_id=stored.command_id)
 
     def _redelivered(self, command: Command, delivery: Delivery, unit: Unit) -> Command | None:

@@ -29,6 +29,7 @@ MOST_PARTS = 5
 # Far below the 100,000 characters of a query and the megabytes of a request; a guard compares values, too.
 _MOST_GUARD_CHARS = 20_000
 _MOST_BODY_CHARS = 1_000_000
+_ID_CHARS = len("'0035f00002KmQ7aAAF', ")
 
 _METHODS: Mapping[str, str] = {"create": "POST", "update": "PATCH", "upsert": "PATCH", "delete": "DELETE"}
 # By default the org's assignment rules would give the record a new owner with every update.
@@ -72,13 +73,13 @@ def calls(writes: Sequence[RecordWrite]) -> Iterator[list[Part]]:
 def _parts(writes: Sequence[RecordWrite]) -> Iterator[Part]:
     places = sorted(range(len(writes)), key=lambda place: _kind(writes[place]))
     for _, alike in groupby(places, key=lambda place: _together(writes[place])):
-        part: list[int] = []
+        filling = _Filling()
         for place in alike:
-            if part and not _fits([writes[p] for p in part], writes[place]):
-                yield Part(tuple(part), tuple(writes[p] for p in part))
-                part = []
-            part.append(place)
-        yield Part(tuple(part), tuple(writes[p] for p in part))
+            if not filling.take(place, writes[place]):
+                yield filling.part()
+                filling = _Filling()
+                filling.take(place, writes[place])
+        yield filling.part()
 
 
 def _kind(write: RecordWrite) -> tuple[str, ...]:
@@ -93,14 +94,37 @@ def _together(write: RecordWrite) -> tuple[str, ...]:
     return kind if write.only_if is not None or write.operation == "upsert" else kind[:2]
 
 
-def _fits(part: Sequence[RecordWrite], write: RecordWrite) -> bool:
-    if len(part) >= MOST_RECORDS or len({w.object for w in (*part, write)}) > MOST_TYPES:
-        return False
-    guards = sum(len(text) + len(" OR ()") for text in {w.only_if or "" for w in (*part, write)})
-    ids = len("'0035f00002KmQ7aAAF', ") * (len(part) + 1)
-    if write.only_if is not None and guards + ids > _MOST_GUARD_CHARS:
-        return False
-    return sum(_chars(w) for w in (*part, write)) <= _MOST_BODY_CHARS
+class _Filling:
+    """A part while it grows."""
+
+    def __init__(self) -> None:
+        self._places: list[int] = []
+        self._writes: list[RecordWrite] = []
+        self._types: set[str] = set()
+        self._guards: set[str] = set()
+        self._guard_chars = 0
+        self._body_chars = 0
+
+    def take(self, place: int, write: RecordWrite) -> bool:
+        """Take the write in, if there is room for it; there always is for the first one."""
+        guard, guard_chars = write.only_if, self._guard_chars
+        if guard is not None:
+            guard_chars += _ID_CHARS + (0 if guard in self._guards else len(guard) + len(" OR ()"))
+        body_chars = self._body_chars + _chars(write)
+        full = len(self._places) >= MOST_RECORDS or (write.object not in self._types and len(self._types) >= MOST_TYPES)
+        if self._places and (full or guard_chars > _MOST_GUARD_CHARS or body_chars > _MOST_BODY_CHARS):
+            return False
+        self._places.append(place)
+        self._writes.append(write)
+        self._types.add(write.object)
+        if guard is not None:
+            self._guards.add(guard)
+        self._guard_chars, self._body_chars = guard_chars, body_chars
+        return True
+
+    def part(self) -> Part:
+        """What was taken."""
+        return Part(tuple(self._places), tuple(self._writes))
 
 
 def _chars(write: RecordWrite) -> int:
