@@ -125,6 +125,26 @@ class Records(Generic[R]):
         command_id = self._submit("create", {**options, "fields": self._named_values(values)})
         return Pending(self._source, command_id, record)
 
+    def upsert(self, field: str, value: str, record: R | None = None, /, **fields: Any) -> Pending:
+        """Queue what the record with this external id is to hold, made if there is none; the daemon sends it.
+
+        Args:
+            field: An external id field of the object, synced or not.
+            value: Its value.
+            record: With the fields that are set on it.
+            **fields: Or the fields themselves; `command_id`, `on_conflict`, `expires_at` as in section 3.
+
+        Raises:
+            CommandRejected: The org could not take it; with every wrong field. Nothing is queued.
+            ValueError: A field that the object does not have.
+        """
+        options = _options(fields)
+        names, _ = self._named()
+        values = {**(changed_in(record) if record is not None else {}), **fields}
+        key = {"field": names.field(field) if field in names else field, "value": value}
+        command_id = self._submit("upsert", {**options, "external_id": key, "fields": self._named_values(values)})
+        return Pending(self._source, command_id, record)
+
     def update(self, record: R | str, /, **fields: Any) -> Pending:
         """Queue what was changed of a record, on disk; the daemon sends it.
 

@@ -4,7 +4,8 @@
 the echo of a command if it is on the command's record (for a create: has its values) and shows every value sent.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,8 +34,7 @@ class Echoes:
         self._since_ms = since_ms
         self._ids = ids
         self._by_record: dict[RecordId, list[Command]] | None = None
-        # Those whose record is not known yet.
-        self._nameless: list[Command] | None = None
+        self._nameless: _Nameless | None = None
 
     def match(self, change: Change) -> Command | None:
         """The oldest command that the change is the echo of; it is not matched again."""
@@ -45,12 +45,15 @@ class Echoes:
         return self._take(record_id, Operation.UPDATE, values)
 
     def _take(self, record_id: RecordId, operation: Operation, record: Mapping[str, Any] | None) -> Command | None:
-        for waiting in (self._on_record, self._on_no_record):
-            commands = waiting(record_id)
-            for at, command in enumerate(commands):
-                if self._is_echo(command, operation, record):
-                    return commands.pop(at)
-        return None
+        commands = self._on_record(record_id)
+        for at, command in enumerate(commands):
+            if self._is_echo(command, operation, record):
+                return commands.pop(at)
+        if record is None or operation not in _CAUSES:
+            return None
+        if self._nameless is None:
+            self._nameless = _Nameless(self._spec, self._unit.awaiting_creation(self._spec.name, self._since_ms))
+        return self._nameless.take(_CAUSES[operation], record)
 
     def _on_record(self, record_id: RecordId) -> list[Command]:
         if self._by_record is None:
@@ -60,23 +63,46 @@ class Echoes:
                     self._by_record.setdefault(command.record_id, []).append(command)
         return self._by_record.get(record_id, [])
 
-    def _on_no_record(self, _record_id: RecordId) -> list[Command]:
-        if self._nameless is None:
-            self._nameless = list(self._unit.awaiting_creation(self._spec.name, self._since_ms))
-        return self._nameless
-
     def _is_echo(self, command: Command, operation: Operation, record: Mapping[str, Any] | None) -> bool:
         if operation is Operation.DELETE or record is None:
             return command.operation is Operation.DELETE and operation is Operation.DELETE
-        return command.operation in _CAUSES.get(operation, ()) and self._shows(command, record)
+        sent = _sent(self._spec, command)
+        shown = all(_plain(value) == _plain(record.get(name)) for name, value in sent.items())
+        return command.operation in _CAUSES.get(operation, ()) and shown
 
-    def _shows(self, command: Command, record: Mapping[str, Any]) -> bool:
-        sent = dict([command.external_id]) if command.external_id else {}
-        sent.update(command.fields)
-        synced = [name for name in sent if name in self._spec.by_name]
-        if not synced and command.record_id is None:
-            return False
-        return all(_same(sent[name], record.get(name)) for name in synced)
+
+class _Nameless:
+    """Commands whose record is not known yet, by what they set: an ingest job may have thousands under way."""
+
+    def __init__(self, spec: ObjectSpec, commands: Iterable[Command]) -> None:
+        self._by_names: dict[tuple[str, ...], dict[tuple[Any, ...], deque[Command]]] = {}
+        for command in commands:
+            sent = _sent(spec, command)
+            if sent:
+                values = (command.operation, *(_plain(value) for value in sent.values()))
+                self._by_names.setdefault(tuple(sent), {}).setdefault(values, deque()).append(command)
+
+    def take(self, operations: Collection[Operation], record: Mapping[str, Any]) -> Command | None:
+        """The oldest one with one of these operations whose values the record has; it is not given again."""
+        found: list[deque[Command]] = []
+        for names, by_values in self._by_names.items():
+            values = tuple(_plain(record.get(name)) for name in names)
+            found += [waiting for operation in operations if (waiting := by_values.get((operation, *values)))]
+        return min(found, key=lambda waiting: waiting[0].seq).popleft() if found else None
+
+
+def _sent(spec: ObjectSpec, command: Command) -> dict[str, Any]:
+    """The synced fields that the command sets, in the order of their names."""
+    sent = dict([command.external_id]) if command.external_id else {}
+    sent.update(command.fields)
+    return {name: sent[name] for name in sorted(sent) if name in spec.by_name}
+
+
+def _plain(value: Any) -> Any:
+    """A value as the org keeps it: it trims text, and keeps no empty text. To be compared and hashed."""
+    if isinstance(value, str):
+        return value.strip() or None
+    return repr(value) if isinstance(value, dict | list) else value
 
 
 def split(spec: ObjectSpec, change: Change, command: Command) -> Sequence[Change]:
@@ -105,10 +131,3 @@ def split(spec: ObjectSpec, change: Change, command: Command) -> Sequence[Change
 
 def _of(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: values[name] for name in names}
-
-
-def _same(sent: object, stored: object) -> bool:
-    """The org trims text, and keeps no empty text."""
-    if isinstance(sent, str):
-        sent = sent.strip() or None
-    return sent == (stored.strip() if isinstance(stored, str) else stored)

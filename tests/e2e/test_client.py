@@ -7,6 +7,8 @@ import pytest
 
 from connector import Contact, Lead, SFSync
 from connector.errors import CommandRejected
+from tests.e2e.load import keyed
+from tests.e2e.making import MakeStack
 from tests.e2e.stack import Stack
 from tests.e2e.waiting import until
 from tests.e2e.watcher import ROOT
@@ -51,6 +53,22 @@ def test_create_update_delete(stack: Stack, sync: SFSync) -> None:
     assert created.id not in stack.org.records("Contact")
     assert sync.contacts.get(created.id) is None
     settled(stack, sync)
+
+
+def test_upsert_makes_the_record_and_then_finds_it(make_stack: MakeStack) -> None:
+    """By an external id that need not be synced; the record learns its id, and a wrong field is told at once."""
+    stack = keyed(make_stack)
+    with SFSync(stack.daemon.settings) as sync:
+        first = Contact(last_name="Upsert", phone="1")
+        made = sync.contacts.upsert("Key__c", "client-1", first).wait(timeout=20)
+        assert (made.status, made["operation"], first.id) == ("succeeded", "upsert", made.id)
+        found = sync.contacts.upsert("Key__c", "client-1", last_name="Upsert", phone="2").wait(timeout=20)
+        assert (found.status, found.id) == ("succeeded", made.id)
+        assert made.id is not None
+        assert stack.org.records("Contact")[made.id]["Phone"] == "2"
+        with pytest.raises(CommandRejected, match=r"external_id\.field: Contact has no such external id field"):
+            sync.contacts.upsert("phone", "client-1", last_name="Upsert")
+        settled(stack, sync)
 
 
 def test_edits_in_a_row_do_not_conflict_with_one_another(stack: Stack, sync: SFSync) -> None:

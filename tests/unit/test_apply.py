@@ -278,6 +278,18 @@ async def test_the_echo_of_a_create_is_known_by_its_values(bench: Bench) -> None
     assert [c.command_id for c in await bench.changes()] == [None, command]
 
 
+async def test_echoes_of_many_creates_and_upserts(bench: Bench) -> None:
+    """Each change takes the oldest that fits it, whatever else they set; an upsert may make or change its record."""
+    wanted = {"Phone": "5"}
+    made = [await bench.command(Operation.CREATE, None, LastName="Doe", **part) for part in (wanted, {}, wanted)]
+    found = await bench.command(Operation.UPSERT, None, LastName="Roe", **wanted)
+    ids = [A, B, record_id(7), record_id(8)]
+    await bench.events(*[event("CREATE", i, Name={"LastName": "Doe"}, Phone="5") for i in ids])
+    assert [c.command_id for c in await bench.changes()] == [*made, None]
+    await bench.events(event("UPDATE", A, at_ms=T0 + 1000, Name={"LastName": "Roe"}))
+    assert (await bench.changes())[-1].command_id == found
+
+
 async def test_the_echo_of_a_delete(bench: Bench) -> None:
     await bench.events(event("CREATE", A, Name=NAME))
     command = await bench.command(Operation.DELETE, A)
@@ -289,7 +301,7 @@ async def test_an_echo_that_changed_nothing_is_not_awaited_any_more(bench: Bench
     await bench.events(event("CREATE", A, Name=NAME, Phone="5"))
     await bench.command(Operation.UPDATE, A, Phone="5")
     await bench.events(event("UPDATE", A, at_ms=T0 + 1000, LastModifiedDate="2026-11-22T17:26:40.000Z"))
-    assert await bench.database.run(lambda unit: unit.awaiting_creation("Contact", 0)) == []
+    assert await bench.database.run(lambda unit: unit.awaiting_echo("Contact", [A], 0)) == []
 
 
 async def test_a_poll_finds_an_echo_too(bench: Bench) -> None:
