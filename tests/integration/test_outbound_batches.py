@@ -1,16 +1,19 @@
 """Many commands at once: what goes together, what waits for what, and whose fault a refusal is."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from connector.errors import LinkDown, OrgUnavailable, RowLocked
+from connector.errors import LinkDown, OrgUnavailable, RowLocked, TransientError
+from connector.model.change import Change, CommitInfo, Operation, Origin
 from connector.model.codes import HALTED, MODIFIED
 from connector.model.command import CommandStatus, OrgProblem
 from connector.model.ids import RecordId
-from connector.ports import WriteOutcome
+from connector.outbound import writer
+from connector.ports import RecordWrite, WriteOutcome
 from tests.commands import ID, NEW_ID, SECOND_MS, VALUES, Bench, lost_create, opened, update
 
 SUCCEEDED = CommandStatus.SUCCEEDED
@@ -263,13 +266,58 @@ async def test_a_dry_run_tells_and_does_nothing(bench: Bench) -> None:
 
 
 async def test_a_dry_run_tells_a_conflict(bench: Bench) -> None:
-    """As far as the replica knows of it."""
-    await bench.store({**VALUES, "Phone": "9"}, version=0)
-    base = {"base": {"last_modified": "2020-01-01T00:00:00Z"}}
-    await bench.give("update", update("a", Phone="2") | base | {"dry_run": True})
+    """As far as the replica knows of it: what somebody changed behind the state that the sender names."""
+    change = Change(
+        object="Contact", id=ID, operation=Operation.UPDATE, changed=("Phone",), before={"Phone": "0"},
+        after={"Phone": "1"}, record=VALUES, origin=Origin.STREAM, command_id=None,
+        commit=CommitInfo(SECOND_MS), applied_ms=SECOND_MS,
+    )  # fmt: skip
+    version = await bench.database.run(lambda unit: unit.append([change]))
+    await bench.store(VALUES, version)
+    await bench.give("update", update("a", Phone="2") | {"base": {"version": version - 1}, "dry_run": True})
+    await bench.database.run(lambda unit: unit.mark_published(version, SECOND_MS))
     ((_, told),) = await bench.messages()
-    assert told["status"] in ("rejected", "conflict", "accepted")
-    assert "dry_run" in told
+    assert (told["status"], told["dry_run"]["sends"]) == ("conflict", False)
+    assert told["conflict"] == {"Phone": {"base": "0", "local": "2", "remote": "1"}}
+    assert bench.org.writes == []
+
+
+async def test_waits_grow_with_chance_in_them_up_to_the_longest(bench: Bench) -> None:
+    """From a second on, doubled each time, between half of that and all of it; never more than `backoff_max`."""
+    await bench.give("update", update("a", Phone="2"))
+    parts = []
+    for attempt in range(1, 13):
+        bench.org.answers.append(RowLocked("locked"))
+        await bench.send_all()
+        command = await bench.command("a")
+        assert (command.attempts, command.status) == (attempt, CommandStatus.ACCEPTED)
+        assert command.retry_ms is not None
+        parts.append((command.retry_ms - bench.now_ms) / min(60_000, 500 * 2**attempt))
+        bench.now_ms = command.retry_ms
+    assert all(0.49 <= part <= 1.0 for part in parts)
+    await bench.send_all()
+    assert (await bench.command("a")).status is SUCCEEDED
+
+
+async def test_calls_under_way_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four at a time, however much waits."""
+    monkeypatch.setattr(writer, "MOST_TAKEN", 2)
+    under_way, most = 0, 0
+    write_many = bench.org.write_many
+
+    async def slowly(writes: Sequence[RecordWrite]) -> Sequence[WriteOutcome | TransientError]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.02)
+        under_way -= 1
+        return await write_many(writes)
+
+    bench.org.write_many = slowly  # type: ignore[method-assign]
+    for number in range(40):
+        await bench.give("create", create(f"c{number}"))
+    await bench.send_all()
+    assert (most, len(bench.org.writes), len(bench.org.batches)) == (4, 40, 20)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ async def test_creates_go_as_one_job_and_each_has_its_own_answer(org: DevOrg, be
         assert command.attempts == 1
     assert (calls(org, "composite"), calls(org, "POST /jobs/ingest"), jobs(org)) == (0, 1, [])
     assert org.ctx.usage.api.used() - used == bench.door.budget.made(Purpose.COMMAND) <= 12
+    assert {c.origin for c in bench.commits} == {"com/salesforce/api/bulkapi/58.0;client=salesforce-sync"}
     assert await bench.database.run(lambda unit: unit.ingest_jobs()) == []
 
 
