@@ -557,7 +557,10 @@ class Unit(Protocol):
         ...
 
     def echo_seen(self, command_id: str, version: int) -> None:
-        """The change of this version was the command's own, and that of those it carried; 0: none will come."""
+        """The change of this version was the command's own, and that of those it carried; 0: none will come.
+
+        Nor will one of what was written to the record before a change that was seen.
+        """
         ...
 
     # Ingest jobs

@@ -154,8 +154,13 @@ class Commands(Part):
         return _as_sent(self._found("awaiting_creation", {"object": object_name, "since": iso(since_ms)}))
 
     def echo_seen(self, command_id: str, version: int) -> None:
-        """The change of this version was the command's own, and that of those it carried; 0: none will come."""
+        """The change of this version was the command's own, and that of those it carried; 0: none will come.
+
+        Nor will one of what was written to the record before a change that was seen.
+        """
         self._db.execute(_SQL["echo_seen"], {"command_id": command_id, "version": version})
+        if version:
+            self._db.execute(_SQL["echo_passed"], {"command_id": command_id})
 
     def open_command_count(self) -> int:
         """Commands without a final status."""

@@ -184,6 +184,33 @@ def test_commands_on_one_record_run_in_order(stack: Stack) -> None:
     assert [d["command_id"] for d in updates] == ids
 
 
+def test_values_never_flip_back(stack: Stack) -> None:
+    """Quick edits in a row, on a stream that is late and with polls between: nobody sees an older value again."""
+    contact = stack.org.create("Contact", LastName="Flip")
+    stack.until_change(contact)
+    stack.org.set(stream_delay_s=0.4)
+    ids = [new_id() for _ in range(30)]
+    for number, command_id in enumerate(ids):
+        body = {"command_id": command_id, "id": contact, "fields": {"Phone": f"{number}"}}
+        stack.watcher.send(f"{ROOT}/command/Contact/update", body, wait=False)
+        stack.watcher.send(f"{ROOT}/query/Contact/get", {"id": contact, "reply_to": "flip/inbox"}, wait=False)
+        if number % 10 == 5:
+            stack.watcher.send(f"{ROOT}/control/sync", {"objects": ["Contact"]}, wait=False)
+            result(stack, command_id)
+    done = [result(stack, command_id) for command_id in ids]
+    assert [(d["status"], d["conflict"]) for d in done] == [("succeeded", None)] * 30
+    stack.org.set(stream_delay_s=0)
+    stack.until_equal()
+    updates = [d for d in stack.folded().data.values() if d["id"] == contact and d["operation"] == "update"]
+    values = [int(d["after"]["Phone"]) for d in updates]
+    assert values == sorted(set(values))
+    assert values[-1] == 29
+    stack.watcher.until("flip/inbox", count=30)
+    read = [m.json["records"][0]["Phone"] for m in stack.watcher.messages("flip/inbox")]
+    seen = [-1 if phone is None else int(phone) for phone in read]
+    assert seen == sorted(seen)
+
+
 def test_what_the_org_refuses_is_failed(stack: Stack) -> None:
     """A validation rule's words reach the service: code, message, fields; nothing is retried."""
     rule = {"object": "Contact", "when": {"field": "LastName", "value": "Forbidden"}, "message": "not that name"}

@@ -151,5 +151,14 @@ WHERE command_id = :command_id OR (
     carried_by = :command_id AND record_id = (SELECT record_id FROM command WHERE command_id = :command_id)
 );
 
+-- name: echo_passed
+-- A record shows what its commands wrote in their order: with the change of one of them, what was written before it has
+-- come back as well, even if a poll saw the last state alone.
+UPDATE command SET change_version = 0
+WHERE change_version IS NULL AND status = 'succeeded'
+    AND record_id = (SELECT record_id FROM command WHERE command_id = :command_id)
+    AND object = (SELECT object FROM command WHERE command_id = :command_id)
+    AND seq < (SELECT seq FROM command WHERE command_id = :command_id);
+
 -- name: depth
 SELECT count(*) FROM command WHERE status IN ('accepted', 'sending');
