@@ -59,6 +59,7 @@ _FAULTS: tuple[str, ...] = (
 )
 # Each has its turn, so that 25 consecutive seeds have nearly every fault; chance adds others.
 _IN_TURN = 3
+_APART = 11  # neighbours in the list hide each other: a lost position polls what a gap event stands for
 _MOST_MORE = 4
 _WITHOUT = 0.08
 
@@ -135,7 +136,7 @@ def plan_of(seed: int, seconds: float) -> Plan:
 def _turn(rng: random.Random, seed: int) -> list[str]:
     if rng.random() < _WITHOUT:
         return []
-    return [_FAULTS[(_IN_TURN * seed + number) % len(_FAULTS)] for number in range(_IN_TURN)]
+    return [_FAULTS[(seed + _APART * number) % len(_FAULTS)] for number in range(_IN_TURN)]
 
 
 def _variant(rng: random.Random) -> Variant:
