@@ -61,6 +61,7 @@ _WAITS: Mapping[str, Mapping[str, float]] = {
         "_PERSON_WAIT_S": 0.3,
     },
     "connector.salesforce.answers": {"_THROTTLED_WAIT_S": 0.2, "_REFUSED_TOKEN_WAIT_S": 0.2},
+    "connector.salesforce.budget": {"_PROBE_S": 0.3},
     "connector.salesforce.cometd_errors": {
         "_BUSY_WAIT_S": 0.3,
         "_CLIENTS_WAIT_S": 0.3,

@@ -59,7 +59,7 @@ _FAULTS: tuple[str, ...] = (
 )
 # Each has its turn, so that 25 consecutive seeds have nearly every fault; chance adds others.
 _IN_TURN = 3
-_APART = 11  # neighbours in the list hide each other: a lost position polls what a gap event stands for
+_APART = 8  # neighbours in the list hide each other: a lost position polls what a gap event stands for
 _MOST_MORE = 4
 _WITHOUT = 0.08
 
