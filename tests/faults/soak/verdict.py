@@ -262,11 +262,13 @@ def _found_before(world: World, version: int, change: Missed, opened_at: str) ->
 
 def missed(world: World) -> tuple[Missed, ...]:
     """The records that the replica has not right at this moment and does not doubt; not those without an event."""
+    # The stamps of a transaction that was held open are older than its commit.
+    committed_ms = {change.id: commit.commit_ms for commit in world.ledger.commits for change in commit.changes}
     doubted = {row["id"] for row in world.replica.rows("SELECT id FROM dirty")}
     blind = frozenset[str]().union(*world.needs.values())
     ours = {name: world.replica.records(name) for name in OBJECTS if name not in blind}
     return tuple(
-        Missed(name, theirs["Id"], to_ms(theirs["SystemModstamp"]))
+        Missed(name, theirs["Id"], committed_ms.get(theirs["Id"], to_ms(theirs["SystemModstamp"])))
         for name, rows in ours.items()
         for theirs in world.editor.rows(name)
         if theirs["Id"] not in doubted and any(_differs(name, theirs, rows.get(theirs["Id"])))
