@@ -51,6 +51,13 @@ class OrgThrottled(TransientError):
     """The org's API quota, or our own ceiling, is used up for now."""
 
 
+class LoginRefused(TransientError):
+    """The org refused the credentials: a person must mend them, or the org; asking again soon could lock the user out.
+
+    The daemon stays up and tries again after a long wait; other commands exit 3.
+    """
+
+
 class RowLocked(TransientError):
     """UNABLE_TO_LOCK_ROW and its kin: the same write may succeed in a moment."""
 
@@ -127,10 +134,6 @@ class CommandRejected(PoisonError):
 
 class FatalError(ConnectorError):
     """Going on would lose data: stop, exit 1."""
-
-
-class LoginRefused(FatalError):
-    """The org refused the credentials: a person must change them; repeating would lock the user out. Exit 3."""
 
 
 class StoreFull(FatalError):

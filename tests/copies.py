@@ -195,7 +195,7 @@ async def copied(  # what tests vary
                 poll=PollRules(intervals_s=dict.fromkeys(wanted, 3600.0), lookback_ms=300_000, stream_wait_s=5),
                 repair=RepairRules(verify_interval_ms=24 * 3600 * 1000),
                 stream=StreamRules(
-                    transport="cometd", channel=channel, org_id=ORG_ID, batch_size=200, replay_all=replay_all
+                    transport="cometd", channel=channel, org_id=lambda: ORG_ID, batch_size=200, replay_all=replay_all
                 ),
             ),
             Outlets(

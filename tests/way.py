@@ -29,7 +29,7 @@ from tests.waiting import until
 
 T = TypeVar("T")
 ORG_ID = "00D5f000000Qr8sEAC"
-STREAM = StreamRules(transport="cometd", channel="/data/ChangeEvents", org_id=ORG_ID, batch_size=200)
+STREAM = StreamRules(transport="cometd", channel="/data/ChangeEvents", org_id=lambda: ORG_ID, batch_size=200)
 
 
 @dataclass

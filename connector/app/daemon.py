@@ -16,6 +16,7 @@ from connector.app.org import Org, change_source, opened_org, wall_clock_ms
 from connector.app.reports import Observer, freshness_of, load_token, round_messages
 from connector.app.retention import keep_trimmed
 from connector.app.rules import inbound_rules, milliseconds, outbound_rules, query_rules
+from connector.app.starting import Starting
 from connector.app.supervise import Jobs, Stop, run_jobs
 from connector.inbound.apply import Applied
 from connector.inbound.engine import Inbound, Outlets
@@ -53,7 +54,7 @@ async def run_daemon(settings: Settings, stop: Stop) -> None:
     """The daemon, from settings to the end.
 
     Raises:
-        ConnectorError: What is not to be waited out; at the first start also an org that cannot be reached.
+        ConnectorError: What is not to be waited out.
     """
     async with Database(settings.storage.path) as database:
         signalling = _Signalling(settings, database)
@@ -97,12 +98,12 @@ class Daemon:
         self._topics = signalling.topics
         self._signals = signalling.signals
         self._envelope = Envelope(self._topics, node=settings.node.name)
-        self._envelope.use_org(org.id)
         self._troubles = Troubles(wall_clock_ms)
         self._lag = LagWindow()
         self._metrics = metrics_of(settings, org)
         self._manager = ServiceManager()
         self._make_inbound()
+        self._starting = Starting(org, self._inbound, self._troubles, self._envelope.use_org)
         self._make_outbound()
         self._make_mesh()
         self._make_serving()
@@ -242,7 +243,7 @@ class Daemon:
         Raises:
             ConnectorError: What is not to be waited out.
         """
-        await self._inbound.start()
+        await self._inbound.catalog.restore()
         async with self._readers, self._mesh:
             self._mesh.on_connected.append(self._connected)
             self._mesh.on_disconnected.append(self._troubles.changed.set)
@@ -254,12 +255,14 @@ class Daemon:
     def _jobs(self) -> Jobs:
         return Jobs(
             intake={
-                **self._inbound.jobs(),
-                "mesh.router": self._router.run,
+                "app.starting": self._starting.run,
+                **{name: self._starting.before(job) for name, job in self._inbound.jobs().items()},
+                # Until then the broker keeps what is not acknowledged.
+                "mesh.router": self._starting.before(self._router.run),
                 "serve.control": self._control.run,
                 "serve.query": self._queries.run,
             },
-            outflow={"serve.relay": self._relay.run, "outbound.writer": self._writer.run},
+            outflow={"serve.relay": self._relay.run, "outbound.writer": self._starting.before(self._writer.run)},
             drain=self._drain,
             watch={
                 "app.watchdog": self._watchdog().run,
@@ -313,6 +316,7 @@ class Daemon:
 
     def _drain(self) -> None:
         self._manager.tell("STOPPING=1", "STATUS=finishing what is under way")
+        self._starting.drain()
         self._writer.drain()
         self._relay.finish()
 

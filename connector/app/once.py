@@ -67,6 +67,7 @@ async def _inbound(
 ) -> AsyncIterator[Inbound]:
     """The way from the org, its objects known and nothing running."""
     async with opened_org(settings, database) as org:
+        await org.identify()
         inbound = Inbound(
             inbound_rules(settings, org.id),
             Outlets(

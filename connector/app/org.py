@@ -29,36 +29,59 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Org:
-    """The org as the other parts see it.
-
-    Attributes:
-        id: 18-character id of the org.
-    """
+    """The org as the other parts see it."""
 
     session: Session
     budget: ApiBudget
     rest: RestClient
-    id: str
+    database: Database
+    _id: str = ""
+
+    def id(self) -> str:
+        """18-character id of the org; empty until it is identified."""
+        return self._id
+
+    async def identify(self) -> str:
+        """The org's id, pinned to the replica: records and positions of two orgs must not mix.
+
+        Raises:
+            TransientError: No login now, and the replica knows no org.
+            StoreUnusable: The replica is another org's.
+        """
+        known = await self.database.run(lambda unit: unit.cursor(ORG_CURSOR))
+        try:
+            told: str = (await self.session.token()).org_id
+        except TransientError as error:
+            if known is None:
+                raise
+            log.warning("app.org_unreachable", error=str(error))
+            self._id = known
+            return known
+        if known is None:
+            await self.database.run(lambda unit: unit.set_cursor(ORG_CURSOR, told, wall_clock_ms()))
+        elif known != told:
+            raise StoreUnusable(f"the replica holds org {known}, the login is of org {told}: set another storage.path")
+        self._id = told
+        return told
 
 
 @asynccontextmanager
 async def opened_org(settings: Settings, database: Database, warner: Warner | None = None) -> AsyncIterator[Org]:
-    """Log in and open the doors; `warner` is told when the use of a limit crosses its mark.
+    """Open the doors, without a request; `warner` is told when the use of a limit crosses its mark.
 
     Raises:
-        LoginRefused: The org refuses the credentials.
-        TransientError: It cannot be reached and never was, so its id is not known.
-        StoreUnusable: The replica is another org's.
+        StoreUnusable: The file is a mirror's.
     """
+    await database.run(refuse_mirrors)
     salesforce = settings.salesforce
     store = FileTokenStore(settings.storage.path.with_name("refresh_token.json"))
     session = Session(salesforce, settings.secrets, settings.auth_flow(), now_ms=wall_clock_ms, store=store)
     budget = ApiBudget(settings.limits, database, now_ms=wall_clock_ms, warner=warner)
     rest = RestClient(session, budget, api_version=salesforce.api_version, timeout_s=salesforce.timeout.total_seconds())
     async with session, budget, rest:
-        yield Org(session=session, budget=budget, rest=rest, id=await _org_id(session, database))
+        yield Org(session=session, budget=budget, rest=rest, database=database)
 
 
 def change_source(settings: Settings, org: Org, on_state: Callable[[], None]) -> CometdSource | None:
@@ -79,24 +102,6 @@ def change_source(settings: Settings, org: Org, on_state: Callable[[], None]) ->
         now_ms=wall_clock_ms,
         on_state=on_state,
     )
-
-
-async def _org_id(session: Session, database: Database) -> str:
-    """The org's id, pinned to the replica: records and positions of two orgs must not mix."""
-    await database.run(refuse_mirrors)
-    known = await database.run(lambda unit: unit.cursor(ORG_CURSOR))
-    try:
-        told: str = (await session.token()).org_id
-    except TransientError as error:
-        if known is None:
-            raise
-        log.warning("app.org_unreachable", error=str(error))
-        return known
-    if known is None:
-        await database.run(lambda unit: unit.set_cursor(ORG_CURSOR, told, wall_clock_ms()))
-    elif known != told:
-        raise StoreUnusable(f"the replica holds org {known}, the login is of org {told}: set another storage.path")
-    return told
 
 
 def refuse_mirrors(unit: Unit) -> None:

@@ -74,6 +74,7 @@ async def _sending(settings: Settings) -> AsyncIterator[None]:
         StoreLocked: A daemon runs.
     """
     async with Database(settings.storage.path) as database, opened_org(settings, database) as org:
+        await org.identify()
         wanted = inbound_rules(settings, org.id).wanted
         catalog = Catalog(org=org.rest, replica=database, wanted=wanted, now_ms=wall_clock_ms)
         await catalog.start()

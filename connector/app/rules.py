@@ -1,5 +1,6 @@
 """What each way needs of the settings. Pure."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from connector.inbound.engine import InboundRules
@@ -18,8 +19,8 @@ def milliseconds(duration: timedelta) -> int:
     return duration // timedelta(milliseconds=1)
 
 
-def inbound_rules(settings: Settings, org_id: str) -> InboundRules:
-    """Org to replica."""
+def inbound_rules(settings: Settings, org_id: Callable[[], str]) -> InboundRules:
+    """Org to replica; `org_id` is asked once the stream begins."""
     salesforce, sync = settings.salesforce, settings.sync
     synced = settings.synced()
     return InboundRules(

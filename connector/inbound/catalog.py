@@ -109,14 +109,20 @@ class Catalog:
             TransientError: The org cannot be asked, and an object was never described.
             LoginRefused: The org refused the credentials.
         """
-        await self._replica.run(self._restore)
+        await self.restore()
         for name in self._wanted:
             try:
                 await self.refresh(name)
             except TransientError as error:
-                if name not in self._specs:
+                if not self._specs.keys() >= self._wanted.keys():
                     raise
+                # Nothing is lacking, and the others would be asked for in vain, for a time-out each.
                 log.warning("catalog.describe_postponed", object=name, error=str(error))
+                return
+
+    async def restore(self) -> None:
+        """Know what the replica knows."""
+        await self._replica.run(self._restore)
 
     async def run(self) -> None:
         """Read the descriptions again from time to time; does not end."""

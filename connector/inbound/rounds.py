@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import structlog
 
-from connector.errors import LinkDown, OrgRefused
+from connector.errors import LinkDown, LoginRefused, OrgRefused
 from connector.inbound.apply import Applied, Applying
 from connector.inbound.catalog import Catalog, SpecChanged
 from connector.inbound.values import from_row
@@ -35,7 +35,7 @@ class Round:
         objects: Those it was about; empty for the stream.
         records: Loads: records read. Others: changes made by it.
         error: None if it ended well; else what went wrong (it is being retried).
-        person: The org refuses: nobody but a person can mend it.
+        person: The org refuses, or refuses the login: nobody but a person can mend it.
     """
 
     kind: RoundKind
@@ -118,7 +118,7 @@ class Stopwatch:
             # A count over a sliding day can fall meanwhile.
             api_calls=max(0, self.tools.calls(self.purpose) - self.calls),
             error=None if error is None else str(error) or type(error).__name__,
-            person=isinstance(error, OrgRefused),
+            person=isinstance(error, (OrgRefused, LoginRefused)),
         )
         await self.tools.on_round(done)
         return done

@@ -18,6 +18,7 @@ import structlog
 from connector.errors import (
     ConnectorError,
     LinkDown,
+    LoginRefused,
     OrgRefused,
     OrgThrottled,
     ReplayWindowLost,
@@ -60,13 +61,13 @@ class StreamRules:
 
     Attributes:
         transport, channel: Name the position's cursor.
-        org_id: Positions of another org are not used.
+        org_id: Tells the org, once it is known; positions of another one are not used.
         replay_all: Behind a lost position subscribe at the oldest event that the org keeps, not at new events.
     """
 
     transport: str
     channel: str
-    org_id: str
+    org_id: Callable[[], str]
     batch_size: int
     replay_all: bool = False
 
@@ -324,7 +325,7 @@ class StreamLoop:
         assert position.replay_id is not None  # noqa: S101  # a batch is never empty; for mypy
         document = {
             "replay_id": b64encode(position.replay_id).decode(),
-            "org": self._rules.org_id,
+            "org": self._rules.org_id(),
             "event": to_iso(position.event_ms) if position.event_ms is not None else None,
         }
         unit.set_cursor(self._rules.cursor, orjson.dumps(document).decode(), self._tools.now_ms())
@@ -339,7 +340,7 @@ class StreamLoop:
             position = _Position(
                 ReplayId(b64decode(document["replay_id"], validate=True)), to_ms(event) if event else None
             )
-            known = document["org"] == self._rules.org_id
+            known = document["org"] == self._rules.org_id()
         except (ValueError, KeyError, TypeError):
             log.warning("stream.position_unreadable", cursor=self._rules.cursor)
             return _Position()
@@ -404,7 +405,9 @@ class StreamLoop:
 
     async def _report(self, error: ConnectorError | None) -> None:
         said = None if error is None else _said(error)
-        await self._tools.on_round(Round(kind="stream", objects=(), error=said, person=isinstance(error, OrgRefused)))
+        await self._tools.on_round(
+            Round(kind="stream", objects=(), error=said, person=isinstance(error, (OrgRefused, LoginRefused)))
+        )
 
     def _down(self, error: ConnectorError) -> None:
         self.state.last_error = _said(error)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from connector.errors import LinkDown, OrgThrottled, OrgUnavailable, RowLocked, TransientError
+from connector.errors import LinkDown, LoginRefused, OrgThrottled, OrgUnavailable, RowLocked, TransientError
 from connector.model.change import Operation
 from connector.model.codes import HALTED, Reaction, is_daily_limit, reaction_to, wait_s
 from connector.model.command import Command, CommandStatus, IngestJob, OrgProblem
@@ -464,4 +464,4 @@ def _not_now(errors: tuple[OrgProblem, ...]) -> TransientError:
 
 def _down(outcome: object) -> TransientError | None:
     """The error if it is one that another write would meet as well."""
-    return outcome if isinstance(outcome, (LinkDown, OrgUnavailable, OrgThrottled)) else None
+    return outcome if isinstance(outcome, (LinkDown, LoginRefused, OrgUnavailable, OrgThrottled)) else None

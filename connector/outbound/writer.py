@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from connector.errors import OrgThrottled
+from connector.errors import LoginRefused, OrgThrottled
 from connector.model.command import Command, CommandStatus
 from connector.model.message import Message
 from connector.outbound.asking import Questions
@@ -103,7 +103,6 @@ class CommandWriter:
         """Send until drained or cancelled.
 
         Raises:
-            LoginRefused: The credentials are refused.
             StoreBusy, StoreFull, StoreUnusable: Of the database.
         """
         await self._wait_no_longer(self._now_ms() + _LONGEST_WAIT_MS)
@@ -202,7 +201,7 @@ class CommandWriter:
         # The link, the org or the budget is everybody's: no other command would fare better.
         self._failed_in_a_row += 1
         longest_s = min(self._rules.backoff_max_s, FIRST_BACKOFF_S * 2 ** min(self._failed_in_a_row, 20))
-        wait_s = error.retry_after_s if isinstance(error, OrgThrottled) else None
+        wait_s = error.retry_after_s if isinstance(error, OrgThrottled | LoginRefused) else None
         wait_s = wait_s if wait_s is not None else longest_s * self._rng.uniform(0.5, 1.0)
         now_ms = self._now_ms()
         self._held_ms = range(now_ms, now_ms + int(wait_s * 1000))

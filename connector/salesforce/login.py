@@ -26,6 +26,8 @@ log = structlog.get_logger()
 _MOST_LOGINS = 5
 _LOGIN_WINDOW_S = 60.0
 _CLOSE_WAIT_S = 5.0
+# After a refusal; then twice as long each time. Orgs lock a user after ten refusals, or three, for a while or for good.
+_REFUSED_WAIT_S, _LONGEST_REFUSED_WAIT_S = 900.0, 6 * 3600.0
 _SKEW_WORTH_MENDING_S = 30.0
 _TOKEN_PATH = "/services/oauth2/token"  # noqa: S105 - an address
 _USER_INFO_PATH = "/services/oauth2/userinfo"
@@ -59,7 +61,7 @@ class Session:
         self._host = settings.login_url or settings.instance_url
         self._token: Token | None = None
         self._flight: asyncio.Task[Token] | None = None
-        self._refused: LoginRefused | None = None
+        self._refusals = 0
         self._held: tuple[float, ConnectorError] | None = None
         self._logins: deque[float] = deque(maxlen=_MOST_LOGINS)
         self._refresh_token = ""
@@ -85,7 +87,7 @@ class Session:
         """The token to use.
 
         Raises:
-            LoginRefused: A person must change something. Asked again, it is raised again without a request.
+            LoginRefused: A person must change something. Asked again before `retry_after_s`, no request is sent.
             TransientError: The org cannot be reached or wants us to wait.
         """
         return self._token if self._token is not None else await self._login_once()
@@ -113,15 +115,18 @@ class Session:
         try:
             granted = await self._granted()
         except LoginRefused as error:
-            self._refused = error
-            log.error("login.refused", flow=self._flow, error=str(error))  # noqa: TRY400 - the message says all
-            raise
+            wait_s = min(_REFUSED_WAIT_S * 2 ** min(self._refusals, 20), _LONGEST_REFUSED_WAIT_S)
+            self._refusals += 1
+            refused = LoginRefused(str(error), retry_after_s=wait_s)
+            self._held = (_monotonic() + wait_s, refused)
+            log.error("login.refused", flow=self._flow, error=str(error), retry_after_s=wait_s)  # noqa: TRY400 - the message says all
+            raise refused from error
         except TransientError as error:
             if error.retry_after_s is not None:
                 self._held = (_monotonic() + error.retry_after_s, error)
             log.warning("login.failed", flow=self._flow, error=str(error), retry_after_s=error.retry_after_s)
             raise
-        self._token = granted.token
+        self._token, self._refusals = granted.token, 0
         self._logins.append(_monotonic())  # one that nobody answered is no token that died
         log.info(
             "login.succeeded",
@@ -133,11 +138,12 @@ class Session:
         return granted.token
 
     def _check_hold(self) -> None:
-        if self._refused is not None:
-            raise LoginRefused(str(self._refused))
         now_s = _monotonic()
         if self._held is not None and now_s < self._held[0]:
-            raise OrgThrottled(str(self._held[1]), retry_after_s=self._held[0] - now_s)
+            until_s, why = self._held
+            raise (LoginRefused if isinstance(why, LoginRefused) else OrgThrottled)(
+                str(why), retry_after_s=until_s - now_s
+            )
         if len(self._logins) == _MOST_LOGINS and now_s - self._logins[0] < _LOGIN_WINDOW_S:
             wait_s = _LOGIN_WINDOW_S - (now_s - self._logins[0])
             raise OrgThrottled("new access tokens are refused at once", retry_after_s=wait_s)

@@ -3,13 +3,14 @@
 import asyncio
 import os
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.broker import BrokerOptions, ProcessBroker, free_port
+from tests.broker import BrokerOptions, ProcessBroker
 from tests.e2e.making import MakeStack
 from tests.e2e.processes import DaemonProcess
 from tests.e2e.stack import Settings, Stack
@@ -86,22 +87,49 @@ def test_no_settings_file(tmp_path: Path) -> None:
     assert (code, "init" in lines[-1]) == (2, True)
 
 
-def test_refused_credentials(stack: Stack) -> None:
-    """Exit 3 on the first refusal: no second login is tried, for that would lock the user out."""
-    before = stack.org.usage()["logins"]
+def test_refused_credentials(make_stack: MakeStack) -> None:
+    """The first start stays up and says so: one login, health failing; mended and restarted, it loads."""
+    stack = make_stack()
     stack.configure({}, SF_CLIENT_ID=stack.told["client_id"], SF_CLIENT_SECRET="wrong")
-    code, lines = ended(stack.daemon)
-    assert code == 3
-    assert "Traceback" not in " ".join(lines)
-    assert "wrong" not in " ".join(line for line in lines if "SF_CLIENT_SECRET" not in line)
-    assert count(stack.org.usage()["logins"]) - count(before) <= 1
+    stack.daemon.launch()
+    health = stack.health(lambda h: bool(h["state"] == "failing"))
+    assert (health["last_error"]["source"], health["objects"]) == ("org", {})
+    time.sleep(1.5)  # longer than the longest back-off: a second login would have been tried
+    assert len(stack.daemon.events("login.refused")) == 1
+    assert stack.daemon.stop() == 0
+    assert "Traceback" not in stack.daemon.text()
+    assert "wrong" not in stack.daemon.text()
+    stack.configure()
+    stack.start()
+    stack.health(lambda h: bool(h["state"] == "ok"))
 
 
-def test_an_org_that_is_not_there(stack: Stack) -> None:
-    """Exit 3 at the very first start: nothing is known yet that could be served."""
-    stack.configure({"salesforce": {"instance_url": f"http://localhost:{free_port()}"}})
-    code, _ = ended(stack.daemon)
-    assert code == 3
+def test_an_org_that_is_not_there(make_stack: MakeStack) -> None:
+    """The very first start waits for it, degraded; commands wait at the broker; all goes on by itself."""
+    stack = make_stack()
+    stack.org_process.stop()
+    stack.daemon.launch()
+    health = stack.health(lambda h: bool(h["last_error"]))
+    assert (health["state"], health["stream"]["state"]) == ("degraded", "connecting")
+    payload = {"command_id": "early", "fields": {"LastName": "Early"}}
+    stack.watcher.send(f"{ROOT}/command/Contact/create", payload)
+    stack.org_process.start()
+    stack.until_ready()
+    done = stack.watcher.until(f"{ROOT}/result/early", lambda m: bool(m.json["completed_at"])).json
+    assert done["status"] == "succeeded"
+    stack.settled()
+    stack.health(lambda h: bool(h["state"] == "ok"))
+
+
+def test_a_start_that_waits_can_be_ended(make_stack: MakeStack) -> None:
+    """SIGTERM does not wait for the org."""
+    stack = make_stack()
+    stack.org_process.stop()
+    stack.daemon.launch()
+    stack.health(lambda h: bool(h["last_error"]))
+    began_s = time.monotonic()
+    assert stack.daemon.stop() == 0
+    assert time.monotonic() - began_s < 8
 
 
 def test_a_refused_broker_password(stack: Stack, tmp_path: Path) -> None:

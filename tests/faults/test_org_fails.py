@@ -86,19 +86,34 @@ def test_tokens_expire_under_load(stack: Stack) -> None:
     assert 1 <= sum(stack.org.usage()["logins"].values()) - before <= 3
 
 
-def test_refused_credentials_end_the_daemon(stack: Stack) -> None:
-    """The password was changed while it ran: exit 3 for a person to see, without trying to be locked out."""
-    since = stack.watcher.mark()
-    before = sum(stack.org.usage()["logins"].values())
+def test_refused_credentials_leave_the_daemon_up(stack: Stack) -> None:
+    """The password was changed while it ran: failing for a person to see, one login tried, reads and intake go on."""
+    contact = stack.org.create("Contact", LastName="Refused")
+    stack.until_change(contact)
     stack.org.fault("oauth", status=400, code="invalid_grant", message="authentication failure", count=None)
     stack.org.call("POST", "/tokens/expire", {})
+    stack.org.call("POST", "/connections/drop", {"path": "/cometd/"})
     stack.watcher.send(f"{ROOT}/control/sync", b"{}")
-    assert stack.daemon.wait() == 3
-    assert sum(stack.org.usage()["logins"].values()) - before <= 1
-    stack.watcher.until(f"{ROOT}/status", lambda m: bool(m.json["state"] == "offline"), since=since)
+    stack.health(lambda h: bool(h["state"] == "failing"))
+    stack.watcher.send(f"{ROOT}/query/Contact/get", {"id": contact, "reply_to": "ops/refused"})
+    assert stack.watcher.until("ops/refused").json["records"][0]["LastName"] == "Refused"
+    stack.watcher.send(
+        f"{ROOT}/command/Contact/update", {"command_id": "later", "id": contact, "fields": {"Phone": "1"}}
+    )
+    assert stack.watcher.until(f"{ROOT}/result/later").json["status"] == "accepted"
+    time.sleep(2.5)  # over several back-offs
+    assert len(stack.daemon.events("login.refused")) == 1
     assert "Traceback" not in stack.daemon.text()
+    # A later start with the same refusal serves what the replica holds.
+    stack.daemon.stop()
+    stack.daemon.launch()
+    health = stack.health(lambda h: bool(h["state"] == "failing" and h["objects"]))
+    assert health["objects"]["Contact"]["records"] == len(stack.org.records("Contact"))
     stack.org.no_faults()
+    stack.daemon.stop()
     stack.start()
+    done = stack.watcher.until(f"{ROOT}/result/later", lambda m: bool(m.json["completed_at"])).json
+    assert done["status"] == "succeeded"
     stack.settled()
 
 

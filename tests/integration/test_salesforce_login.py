@@ -74,16 +74,30 @@ async def test_a_given_access_token_cannot_be_renewed(org: DevOrg) -> None:
             await session.renew(stale)
 
 
-async def test_a_refused_login_is_not_repeated(org: DevOrg) -> None:
-    """Every further try could lock the user out."""
+async def test_a_refused_login_is_repeated_after_a_long_while(org: DevOrg, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every further try could lock the user out: a quarter of an hour, then twice as long, six hours at most."""
     org.ctx.settings.user_approved = False
+    now_s = 0.0
+    monkeypatch.setattr("connector.salesforce.login._monotonic", lambda: now_s)
     async with org_session(org, "jwt") as session:
-        with pytest.raises(LoginRefused, match="pre-authorise"):
-            await session.token()
+        waits = []
+        for _ in range(7):
+            with pytest.raises(LoginRefused, match="pre-authorise") as caught:
+                await session.token()
+            waits.append(caught.value.retry_after_s)
+            with pytest.raises(LoginRefused, match="pre-authorise") as again:
+                await session.token()
+            assert again.value.retry_after_s == waits[-1]
+            now_s += waits[-1] or 0.0
+        assert waits == [900, 1800, 3600, 7200, 14400, 21600, 21600]
+        now_s -= 1
         org.ctx.settings.user_approved = True
         with pytest.raises(LoginRefused):
             await session.token()
-    assert not org.ctx.usage.logins
+        assert not org.ctx.usage.logins
+        now_s += 1
+        await session.token()
+    assert org.ctx.usage.logins.total() == 1
 
 
 async def test_the_login_rate_waits(org: DevOrg) -> None:
