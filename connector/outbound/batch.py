@@ -386,6 +386,8 @@ class Batches:
         """Back into the queue, those with the same reason to the same time."""
         for (_, _, lost), (error, commands) in planned.back.items():
             attempts, waits_s = max(c.attempts for c in commands), error.retry_after_s
+            if isinstance(error, LoginRefused):
+                waits_s = None  # the writer waits; a restart with other credentials need not
             if waits_s is None:
                 longest_s = min(self._rules.backoff_max_s, FIRST_BACKOFF_S * 2 ** min(attempts, 20))
                 waits_s = longest_s * self._rng.uniform(0.5, 1.0)
