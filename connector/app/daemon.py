@@ -257,6 +257,7 @@ class Daemon:
             intake={
                 "app.starting": self._starting.run,
                 **{name: self._starting.before(job) for name, job in self._inbound.jobs().items()},
+                **({"salesforce.deliveries": self._starting.before(self._org.deliveries.run)} if self._source else {}),
                 # Until then the broker keeps what is not acknowledged.
                 "mesh.router": self._starting.before(self._router.run),
                 "serve.control": self._control.run,

@@ -12,6 +12,7 @@ from connector.mirror.state import Copy
 from connector.ports import Unit
 from connector.salesforce.budget import ApiBudget
 from connector.salesforce.cometd import CometdSource
+from connector.salesforce.delivered import Deliveries
 from connector.salesforce.login import Session
 from connector.salesforce.rest import RestClient
 from connector.salesforce.token_store import FileTokenStore
@@ -36,6 +37,7 @@ class Org:
     session: Session
     budget: ApiBudget
     rest: RestClient
+    deliveries: Deliveries
     database: Database
     _id: str = ""
 
@@ -80,8 +82,10 @@ async def opened_org(settings: Settings, database: Database, warner: Warner | No
     session = Session(salesforce, settings.secrets, settings.auth_flow(), now_ms=wall_clock_ms, store=store)
     budget = ApiBudget(settings.limits, database, now_ms=wall_clock_ms, warner=warner)
     rest = RestClient(session, budget, api_version=salesforce.api_version, timeout_s=salesforce.timeout.total_seconds())
-    async with session, budget, rest:
-        yield Org(session=session, budget=budget, rest=rest, database=database)
+    warn_at = settings.limits.warn_at
+    deliveries = Deliveries(warn_at, database, ask=rest.limits, now_ms=wall_clock_ms, warner=warner)
+    async with session, budget, rest, deliveries:
+        yield Org(session=session, budget=budget, rest=rest, deliveries=deliveries, database=database)
 
 
 def change_source(settings: Settings, org: Org, on_state: Callable[[], None]) -> CometdSource | None:
@@ -101,6 +105,7 @@ def change_source(settings: Settings, org: Org, on_state: Callable[[], None]) ->
         api_version=salesforce.api_version,
         now_ms=wall_clock_ms,
         on_state=on_state,
+        deliveries=org.deliveries,
     )
 
 

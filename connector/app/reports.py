@@ -120,6 +120,7 @@ class Observer:
             since_ms=state.since_ms,
             last_frame_ms=self._source.status.last_frame_ms if self._source else None,
             last_event_ms=state.last_event_ms,
+            delivered=self._org.deliveries.snapshot(),
         )
 
 

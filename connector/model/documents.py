@@ -217,6 +217,14 @@ class QueryRefusalDocument(Document):
     correlation: str | None
 
 
+class DeliveredHealth(Document):
+    """Events delivered in the last 24 hours: to all subscribers of the org, its limit, and to us."""
+
+    used: int | None = Field(None, description="Null until the org told.")
+    max: int | None = Field(None, description="Null until the org told.")
+    own: int = 0
+
+
 class StreamHealth(Document):
     """The change stream."""
 
@@ -225,6 +233,7 @@ class StreamHealth(Document):
     since: Iso | None
     last_frame_at: Iso | None
     last_event_at: Iso | None
+    delivered: DeliveredHealth = DeliveredHealth()
 
 
 class ObjectHealth(Document):

@@ -11,8 +11,9 @@ import structlog
 from connector.errors import ConnectorError, LinkDown, ReplayWindowLost
 from connector.model.change import ReceivedEvent, ReplayId, Subscribed
 from connector.salesforce.cometd_client import TRANSPORT_ERRORS, StreamClient
-from connector.salesforce.cometd_errors import TokenRefused
+from connector.salesforce.cometd_errors import EventsSpent, TokenRefused
 from connector.salesforce.cometd_watch import CometdLimits, SessionWatch
+from connector.salesforce.delivered import Deliveries
 from connector.salesforce.login import Session
 
 log = structlog.get_logger()
@@ -50,6 +51,7 @@ class CometdSource:
         now_ms: Milliseconds since the Unix epoch, UTC.
         limits: Times and sizes of a session.
         on_state: Called after each change of state.
+        deliveries: Counts the events.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class CometdSource:
         now_ms: Callable[[], int],
         limits: CometdLimits | None = None,
         on_state: Callable[[], None] | None = None,
+        deliveries: Deliveries | None = None,
     ) -> None:
         self._session = session
         self._channel = channel
@@ -68,6 +71,7 @@ class CometdSource:
         self._now_ms = now_ms
         self._limits = limits or CometdLimits()
         self._on_state = on_state
+        self._deliveries = deliveries
         self._state: StreamState = "down"
         self._since_ms = now_ms()
         self._last_frame_ms: int | None = None
@@ -103,6 +107,8 @@ class CometdSource:
                 while True:
                     batch = await watch.next()
                     self._last_event_ms = self._now_ms()
+                    if self._deliveries is not None:
+                        self._deliveries.delivered(len(batch))
                     yield batch
             except TokenRefused as error:
                 await self._session.renew(token)
@@ -110,6 +116,8 @@ class CometdSource:
         except LinkDown as error:
             raise self._paced(error, asyncio.get_running_loop().time() - started_s) from error
         except ConnectorError as error:
+            if isinstance(error, EventsSpent) and self._deliveries is not None:
+                self._deliveries.spent()
             log.warning("source.session_ended", error=type(error).__name__, reason=str(error))
             raise
         finally:

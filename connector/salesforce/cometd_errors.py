@@ -35,6 +35,10 @@ class TokenRefused(TransientError):
     """The org no longer takes the token: renew it, then start a new session."""
 
 
+class EventsSpent(OrgThrottled):
+    """The org's delivered events of 24 hours are used up; other subscribers count too."""
+
+
 def reaction(message: Mapping[str, Any]) -> ConnectorError:
     """The error for an unsuccessful message of a `/meta/` channel."""
     text = _reason(message)
@@ -69,7 +73,7 @@ def _limit(lower: str) -> ConnectorError | None:
     if "concurrent user limit" in lower:
         return OrgThrottled("too many streaming clients in the org", retry_after_s=_CLIENTS_WAIT_S)
     if "daily limit" in lower:
-        return OrgThrottled("the org's delivered events of 24 hours are used up", retry_after_s=_EVENTS_WAIT_S)
+        return EventsSpent("the org's delivered events of 24 hours are used up", retry_after_s=_EVENTS_WAIT_S)
     if "simultaneous connections" in lower or "excessive use" in lower:
         return OrgThrottled("too many connections to the streaming server", retry_after_s=_SERVER_CONNECTIONS_WAIT_S)
     if lower.endswith("handshake denied"):

@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import structlog
@@ -36,13 +36,19 @@ StreamState = Literal["live", "connecting", "down", "paused", "off"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamNow:
-    """The change stream as it is; times in milliseconds since the Unix epoch, UTC."""
+    """The change stream as it is; times in milliseconds since the Unix epoch, UTC.
+
+    Attributes:
+        delivered: Events of the last 24 hours: `used` by all subscribers of the org and its `max`, None until it told;
+            `own` of these.
+    """
 
     state: StreamState
     transport: str
     since_ms: int | None = None
     last_frame_ms: int | None = None
     last_event_ms: int | None = None
+    delivered: Mapping[str, int | None] = field(default_factory=lambda: {"used": None, "max": None, "own": 0})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +183,7 @@ def health_document(
             "since": _iso(seen.stream.since_ms),
             "last_frame_at": _iso(seen.stream.last_frame_ms),
             "last_event_at": _iso(seen.stream.last_event_ms),
+            "delivered": dict(seen.stream.delivered),
         },
         "objects": {name: _object(o) for name, o in seen.objects.items()},
         "queues": {name: seen.queues.get(name, 0) for name in ("outbox", "commands", "quarantine")},

@@ -247,6 +247,25 @@ def test_api_use_is_warned_of_once(stack: Stack) -> None:
     assert ask(stack, "status")["data"]["api"]["used"] < 200
 
 
+def test_the_allocation_of_events_is_shown_and_warned_of_once(make_stack: MakeStack) -> None:
+    """`event_limit_warning` when the events delivered to all subscribers cross the mark; a restart repeats nothing."""
+    stack = make_stack()
+    stack.org.call("POST", "/usage", {"delivered": 8_500})
+    since = stack.watcher.mark()
+    stack.start()
+    signal = stack.watcher.until_signal("event_limit_warning", since)
+    assert signal["text"] == "⚠️ FND → OS : event_limit_warning"
+    assert signal["data"] == {"used": 8_500, "max": 10_000}
+    contact = stack.org.create("Contact", LastName="Counted")
+    stack.until_change(contact)
+    stack.restart()
+    contact = stack.org.create("Contact", LastName="Counted, too")
+    stack.until_change(contact)
+    told = stack.health(lambda h: bool(h["stream"]["delivered"]["own"] >= 2))["stream"]["delivered"]
+    assert (told["used"], told["max"]) == (stack.org.usage()["delivered"], 10_000)
+    assert len(stack.watcher.signals("event_limit_warning", since)) == 1
+
+
 def test_verify_finds_what_nobody_told(stack: Stack) -> None:
     """A record purged and one changed behind the stream's back: found, repaired, reported."""
     gone, changed = stack.org.create("Contact", LastName="Gone"), stack.org.create("Contact", LastName="Changed")

@@ -62,6 +62,7 @@ def test_the_document_of_the_contract() -> None:
             "since": "2026-11-22T17:26:40.157Z",
             "last_frame_at": None,
             "last_event_at": None,
+            "delivered": {"used": None, "max": None, "own": 0},
         },
         "objects": {
             "Contact": {
