@@ -128,6 +128,31 @@ def test_without_a_daemon(stack: Stack) -> None:
     assert stack.until_change(contact, "update").json["data"]["origin"] == "repair"
 
 
+def test_a_hole_closed_without_the_daemon_is_announced(stack: Stack) -> None:
+    """The retained message of an open hole goes once the daemon is back, with the number of records corrected."""
+    contact = stack.org.create("Contact", LastName="Hole")
+    stack.until_change(contact)
+    stack.org.fault("rest", status=503, code="SERVER_UNAVAILABLE", count=None)
+    behind(stack, contact, Phone="hole")
+    since = stack.watcher.mark()
+    stack.org.call("POST", "/events", {"object": "Contact", "kind": "GAP_OVERFLOW"})
+    opened = stack.watcher.until(f"{ROOT}/hole/Contact", since=since).json
+    assert (opened["state"], opened["to"], opened["corrected"]) == ("open", None, 0)
+    assert stack.health(lambda h: bool(h["objects"]["Contact"]["holes"] == 1))["state"] == "degraded"
+    stack.daemon.stop()
+    stack.org.no_faults()
+    assert verify(stack, "--repair", "--objects", "Contact")[0] == 0
+    stack.start()
+    closed = stack.watcher.until(
+        f"{ROOT}/hole/Contact", lambda m: bool(m.payload) and bool(m.json["state"] == "closed"), since=since
+    ).json
+    assert (closed["from"], closed["reason"], closed["corrected"]) == (opened["from"], opened["reason"], 1)
+    assert closed["to"] >= closed["from"]
+    with stack.newcomer(f"{ROOT}/hole/#", f"{ROOT}/status") as service:
+        service.until(f"{ROOT}/status")
+        assert not [m for m in service.messages(f"{ROOT}/hole/Contact") if m.retain]
+
+
 def test_what_cannot_be_compared_is_said(stack: Stack, make_stack: MakeStack) -> None:
     """Unknown objects exit 2, an empty replica exits 1, an org that is away exits 3."""
     assert run(stack, "--objects", "Task").returncode == 2
