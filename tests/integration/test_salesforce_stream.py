@@ -21,6 +21,7 @@ from connector.errors import (
 )
 from connector.model.change import ReceivedEvent, ReplayId, Subscribed
 from connector.salesforce.cometd import CometdSource
+from connector.salesforce.cometd_errors import EventsSpent
 from connector.salesforce.cometd_watch import CometdLimits
 from connector.salesforce.login import Session
 from tests.orgs import VERSION, now_ms, org_session
@@ -194,7 +195,7 @@ async def test_streaming_costs_no_api_call(org: DevOrg, session: Session) -> Non
             },
             OrgUnavailable,
         ),
-        ({"kind": "cometd:connect", "error": "403::Organization total events daily limit exceeded"}, OrgThrottled),
+        ({"kind": "cometd:connect", "error": "403::Organization total events daily limit exceeded"}, EventsSpent),
         ({"kind": "cometd", "status": 502, "html": True}, OrgUnavailable),
         ({"kind": "cometd", "status": 200, "html": True}, LinkDown),
         ({"kind": "cometd", "status": 200, "body": "[]"}, LinkDown),

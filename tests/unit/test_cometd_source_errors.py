@@ -12,7 +12,7 @@ from connector.errors import (
     ReplayWindowLost,
     StreamRefused,
 )
-from connector.salesforce.cometd_errors import TokenRefused, of_status, reaction
+from connector.salesforce.cometd_errors import EventsSpent, TokenRefused, of_status, reaction
 
 INVALID_ID = (
     "400::The replayId {37904280} you provided was invalid. Please provide a valid ID, -2 to replay all events, "
@@ -43,7 +43,7 @@ def _refused(channel: str, error: str, reason: str | None = None) -> dict[str, A
         ("connect", "401::Authentication invalid", "503::Server is too busy.", OrgUnavailable),
         ("connect", "403::Unknown client", None, LinkDown),
         ("connect", "402::Unknown client", None, LinkDown),
-        ("connect", "403::Organization total events daily limit exceeded", None, OrgThrottled),
+        ("connect", "403::Organization total events daily limit exceeded", None, EventsSpent),
         ("connect", "400::Client x has established a session, but no BAYEUX_BROWSER cookie present", None, LinkDown),
         ("connect", "400::Authenticated user id does not match the session's user id", None, LinkDown),
         ("connect", "499::something new", None, LinkDown),
@@ -59,7 +59,7 @@ def _refused(channel: str, error: str, reason: str | None = None) -> dict[str, A
         ("subscribe", "403:denied_by_security_policy:create_denied", None, StreamRefused),
         ("subscribe", "403::Cannot create channel /data/X", None, StreamRefused),
         ("subscribe", "403::Subscription limit exceeded for this topic", None, StreamRefused),
-        ("subscribe", "403::Organization total events daily limit exceeded", None, OrgThrottled),
+        ("subscribe", "403::Organization total events daily limit exceeded", None, EventsSpent),
         ("subscribe", "403::Client has not completed handshake", None, LinkDown),
         ("subscribe", "404::Unknown channel", None, StreamRefused),
         ("subscribe", "413::Maximum Request Size Exceeded", None, LinkDown),

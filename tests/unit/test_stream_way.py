@@ -133,12 +133,14 @@ async def test_a_throttled_stream_waits_as_long_as_it_is_told(tmp_path: Path, or
         assert down["wait_s"] >= 0.2
 
 
-async def test_refused_credentials_end_the_job(tmp_path: Path, org: FakeOrg) -> None:
-    """Repeating them would lock the user out."""
+async def test_refused_credentials_want_a_person(tmp_path: Path, org: FakeOrg) -> None:
+    """Told as such, and waited out as long as the door says: asking sooner could lock the user out."""
     async with opened(tmp_path / "r.db", org) as way:
-        way.source.refuse(LoginRefused("no"))
-        with pytest.raises(LoginRefused):
-            await way.inbound.jobs()["inbound.stream"]()
+        way.source.refuse(LoginRefused("no", retry_after_s=900))
+        async with way.running("stream"):
+            await until(lambda: [(r.kind, r.person) for r in way.rounds] == [("stream", True)])
+            await asyncio.sleep(0.2)  # longer than the back-off
+        assert len(way.source.asked) == 1
 
 
 async def test_a_position_of_another_org_is_not_used(tmp_path: Path, org: FakeOrg) -> None:

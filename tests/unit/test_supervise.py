@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from connector.app.supervise import Jobs, Stop, keep_running, run_jobs
-from connector.errors import LinkDown, LoginRefused, StoreBusy
+from connector.errors import BrokerRefused, LinkDown, StoreBusy
 
 RNG = random.Random(1)
 
@@ -63,7 +63,7 @@ async def test_transient_errors_of_a_job_s_own_tasks_are_retried() -> None:
     async def refused() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(failing(StoreBusy("locked")))
-            group.create_task(failing(LoginRefused("no")))
+            group.create_task(failing(BrokerRefused("no")))
 
     with pytest.raises(ExceptionGroup):
         await keep_running("job", refused, rng=RNG, backoff_max_s=0.01)
@@ -74,7 +74,7 @@ async def test_any_other_error_ends_everything_with_that_error() -> None:
     ended = asyncio.Event()
 
     async def refused() -> None:
-        raise LoginRefused("no")
+        raise BrokerRefused("no")
 
     async def outflow() -> None:
         try:
@@ -82,7 +82,7 @@ async def test_any_other_error_ends_everything_with_that_error() -> None:
         finally:
             ended.set()
 
-    with pytest.raises(LoginRefused):
+    with pytest.raises(BrokerRefused):
         await run(jobs(refused, outflow, lambda: None), Stop())
     assert ended.is_set()
 
