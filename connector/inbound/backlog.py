@@ -9,8 +9,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-# An event committed this recently is news; what is older was kept for us.
-LEVEL_MS = 10_000
+# With nothing under way and an event committed this recently, the stream tells news; what is older was kept for us.
+LEVEL_MS = 5_000
 # With nothing under way, this long without an event: there is no more, or the org holds it back.
 QUIET_S = 1.0
 # The replica must not grow old behind a stream that cannot keep up, or behind a clock that is wrong.
@@ -37,12 +37,13 @@ class Backlog:
     def received(self, events: int) -> None:
         """Events came and wait to be applied."""
         self._under_way += events
-        self._move(level=self._level.is_set())
+        self._move(level=False)
 
     def applied(self, events: int, newest_ms: int | None) -> None:
         """Some were applied; `newest_ms` is when the newest so far was committed, by the org's clock."""
         self._under_way = max(0, self._under_way - events)
-        self._move(level=newest_ms is None or newest_ms >= self._now_ms() - LEVEL_MS)
+        fresh = newest_ms is None or newest_ms >= self._now_ms() - LEVEL_MS
+        self._move(level=fresh and not self._under_way)
 
     def ended(self) -> None:
         """The subscription ended: until the next one there is nothing to wait for."""
