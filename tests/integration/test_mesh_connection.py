@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -52,11 +53,13 @@ def settings_for(broker: Broker, protocol: str = "5", keepalive_s: float = 30) -
 def connection_for(
     broker: Broker, protocol: str = "5", keepalive_s: float = 30, secrets: Secrets | None = None, **more: Any
 ) -> MeshConnection:
+    """The connector's, but for its subscription to its own status: what services send is all that comes."""
     settings = settings_for(broker, protocol, keepalive_s).model_copy(update=more)
+    role = connector_role(settings, TOPICS, node="test", version="0.1.0")
     return MeshConnection(
         settings,
         secrets or Secrets(),
-        connector_role(settings, TOPICS, node="test", version="0.1.0"),
+        replace(role, filters=tuple(f for f in role.filters if f != TOPICS.status)),
         now_ms=lambda: time.time_ns() // 1_000_000,
         rng=random.Random(1),
         backoff_max_s=0.5,
