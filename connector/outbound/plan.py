@@ -249,7 +249,7 @@ class Planner:
 
     def _delete(self, command: Command, remote: Remote, values: Mapping[str, Any]) -> Step:
         if self._expired(command):
-            return Finish(replace(command, status=CommandStatus.EXPIRED))
+            return Finish(self._given_up(command, remote))
         base = self.base(command, remote)
         conflict = decide_delete(base, values, command.on_conflict, self._rules.owner)
         if conflict:
@@ -262,7 +262,7 @@ class Planner:
         if decision.conflict:
             return Finish(replace(command, status=CommandStatus.CONFLICT, conflict=decision.conflict))
         if self._expired(command) and decision.send:
-            return Finish(replace(command, status=CommandStatus.EXPIRED))
+            return Finish(self._given_up(command, remote))
         merged = self._merged(command, decision, behind, remote)
         fields = {name: value for c in merged for name, value in (c.sent or {}).items()}
         if not fields:
@@ -358,6 +358,11 @@ class Planner:
     def _expired(self, command: Command) -> bool:
         return command.expires_ms is not None and command.expires_ms <= self._now_ms
 
+    def _given_up(self, command: Command, remote: Remote) -> Command:
+        """`expired` says that the org has not taken it; of a lost write that was written over since nobody can tell."""
+        maybe = command.answer_lost and remote.modified_ms >= _began_ms(command)
+        return replace(command, status=CommandStatus.UNKNOWN if maybe else CommandStatus.EXPIRED)
+
     def _is_own_write(self, command: Command, remote: Remote) -> bool:
         """True if it is a lost write of the command's own that modified the record last, and no other one of ours."""
         if not remote.ours or command.record_id is None:
@@ -365,7 +370,7 @@ class Planner:
         others_ms = self._unit.last_written_ms(command.object, command.record_id)
         if others_ms is not None and remote.modified_ms // 1000 <= others_ms // 1000:
             return False
-        return remote.modified_ms >= (command.sent_ms or command.accepted_ms) - CLOCK_SKEW_MS
+        return remote.modified_ms >= _began_ms(command)
 
     def _last_was_ours(self, command: Command, remote: Remote) -> bool:
         """True if the record is as a write of ours has left it."""
@@ -375,6 +380,11 @@ class Planner:
             return True
         written_ms = self._unit.last_written_ms(command.object, command.record_id)
         return written_ms is not None and remote.modified_ms // 1000 <= written_ms // 1000
+
+
+def _began_ms(command: Command) -> int:
+    """A stamp of the org's before this is none of the command's writing."""
+    return (command.sent_ms or command.accepted_ms) - CLOCK_SKEW_MS
 
 
 def _failed(command: Command, problem: OrgProblem) -> Command:

@@ -224,17 +224,26 @@ async def test_an_expired_command_is_answered_in_time(bench: Bench) -> None:
     assert await statuses(bench, "a", "b") == [CommandStatus.ACCEPTED, CommandStatus.EXPIRED]
 
 
-async def test_a_lost_update_that_expires_is_compared_first(bench: Bench) -> None:
-    """It is there: `succeeded`. It is not: `expired`."""
-    for number, phone in enumerate(("2", "1")):
-        bench.org.answers.append(LinkDown("lost"))
-        name = f"c{number}"
-        await bench.give("update", update(name, Phone="2") | {"expires_at": f"2026-01-01T12:{number * 3 + 2:02}:30Z"})
-        await bench.send_all()
-        bench.org.rows[ID] = {**VALUES, "Phone": phone, "at": SECOND_MS}
-        bench.now_ms += 120_000
-        await bench.send_all()
-    assert await statuses(bench, "c0", "c1") == [SUCCEEDED, CommandStatus.EXPIRED]
+@pytest.mark.parametrize(
+    ("phone", "modified_s", "told"),
+    [("2", 110, SUCCEEDED), ("1", -600, CommandStatus.EXPIRED), ("9", 110, CommandStatus.UNKNOWN)],
+)
+@pytest.mark.parametrize("operation", ["update", "delete"])
+async def test_a_lost_write_that_expires_is_compared_first(
+    bench: Bench, operation: str, phone: str, modified_s: int, told: CommandStatus
+) -> None:
+    """It is there: `succeeded`. The record is as before: `expired`. It was written to since, by whomever: who knows."""
+    wanted = {"command_id": "a", "id": ID} if operation == "delete" else update("a", Phone="2")
+    bench.org.answers.append(LinkDown("lost"))
+    await bench.give(operation, wanted | {"expires_at": "2026-01-01T12:02:30Z", "on_conflict": "overwrite"})
+    await bench.send_all()
+    if told is SUCCEEDED and operation == "delete":
+        bench.org.rows.pop(ID, None)
+    else:
+        bench.org.rows[ID] = {**VALUES, "Phone": phone, "at": SECOND_MS + modified_s * 1000}
+    bench.now_ms += 120_000
+    await bench.send_all()
+    assert await statuses(bench, "a") == [told]
 
 
 async def test_a_delete_takes_no_edit_with_it_that_its_sender_had_not_seen(bench: Bench) -> None:
