@@ -17,6 +17,8 @@ from typing import Self
 import pyte
 
 DEADLINE_S = 20.0
+# A parent that runs tests side by side sets these, and they would win over the terminal's own size.
+_SIZE = frozenset({"COLUMNS", "LINES"})
 
 
 class Terminal:
@@ -37,7 +39,7 @@ class Terminal:
         self._process = subprocess.Popen(  # noqa: S603 - our own program
             ["setsid", "--ctty", *command],  # noqa: S607 - util-linux, wherever it is
             stdin=self._slave, stdout=self._slave, stderr=self._slave,
-            env={**env, "TERM": "xterm-256color"}, cwd=directory,
+            env={**{k: v for k, v in env.items() if k not in _SIZE}, "TERM": "xterm-256color"}, cwd=directory,
         )  # fmt: skip
 
     def __enter__(self) -> Self:
