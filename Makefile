@@ -18,9 +18,13 @@ $(BIN)/.ready: pyproject.toml .ci/setup
 demo: setup ## A show of half a minute: a local org, a broker, edits and commands, and a summary
 	@$(BIN)/salesforce-sync demo --seconds $(SECONDS_OF_DEMO)
 
-test: setup format-check lint types ## Format, lint, strict types and every test
+test: setup format-check lint types ## Format, lint, strict types and every test that is not slow (ten minutes at most)
 	$(BIN)/pytest -q -n 2 tests/unit tests/property
-	$(BIN)/pytest -q -n 3 --dist loadfile tests/devorg tests/integration tests/traps tests/faults tests/e2e
+	$(BIN)/pytest -q -n 3 --dist loadfile -m "not slow" tests/devorg tests/integration tests/traps tests/faults tests/e2e
+
+.PHONY: test-slow
+test-slow: setup ## A quiet day of API calls, a kill at every commit of a first start, 25 seeds of the soak (minutes)
+	$(BIN)/pytest -q -m slow tests
 
 .PHONY: format-check
 format-check: setup

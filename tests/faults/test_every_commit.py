@@ -180,6 +180,7 @@ async def test_killed_at_every_commit_of_a_days_work(bench: Bench, *, after: boo
     assert all(names.count(f"Service {number}") == 1 for number in range(1, points + 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(1, STRIDE + 1))
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_killed_at_every_commit_of_a_first_start(bench: Bench, first: int, *, after: bool) -> None:

@@ -1,4 +1,4 @@
-"""A short soak: what `make soak` plays for hours. By itself: `pytest -m soak tests/faults/test_soak.py`."""
+"""A short soak: what `make soak` plays for hours."""
 
 import json
 import os
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SEEDS = 25
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_25_seeds_of_random_edits_commands_and_faults() -> None:
     """Replica equal to the org, changes without holes, one effect and one answer to a command; see soak/__main__.py."""

@@ -114,6 +114,7 @@ async def live(day: Day, folder: Path) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # a day; the machine may be busy
 def test_a_quiet_day_costs_at_most_300_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """First load, polls, comparison, descriptions, limits, the stream with its renewals: each as often as it should."""
