@@ -7,6 +7,7 @@ in full before it gets its name. A crash leaves a `.partial` file, which the nex
 Source: SQLite, "SQLite Backup API", "PRAGMA integrity_check".
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -201,14 +202,20 @@ def _leap(path: Path, seen: int) -> None:
 
 
 def _set_aside(path: Path) -> Path | None:
-    """Move the replica in place out of the way, with its WAL; what it held can still be looked at."""
-    if not path.exists():
-        return None
+    """Move the replica in place out of the way, with its WAL; what it held can still be looked at.
+
+    The WAL is copied back first, where the file can be opened at all: power may fail between two renames, and a file
+    without its WAL lacks what was committed last.
+    """
+    if path.exists():
+        with contextlib.suppress(apsw.Error), closing(apsw.Connection(str(path))) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     aside = path.with_name(f"{path.name}.before-restore-{time.strftime(_STAMP, time.gmtime())}")
-    for suffix in ("-wal", "-shm", ""):
-        if path.with_name(path.name + suffix).exists():
-            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    return aside
+    # A WAL alone, left by a restore that was cut off here, goes as well: it must not come to stand beside the backup.
+    left = [suffix for suffix in ("", "-wal", "-shm") if path.with_name(path.name + suffix).exists()]
+    for suffix in left:
+        path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    return aside if "" in left else None
 
 
 def _settle(partial: Path, made: Path) -> None:

@@ -150,6 +150,43 @@ def test_a_restored_replica_goes_on_behind_every_version_given_out(path: Path, t
         assert [m.message.topic for m in session.run(lambda unit: unit.due(9))] == ["t"]
 
 
+def test_power_fails_while_the_present_replica_is_moved_aside(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed daemon committed last is in the WAL alone: file and WAL are never torn apart."""
+    made = copies.backup(path, tmp_path / "backups", now_ms=NOW_MS)
+    killed = tmp_path / "killed" / path.name
+    killed.parent.mkdir()
+    with Session(path) as session:
+        session.run(lambda unit: unit.append([change()]))
+        for name in (path.name, f"{path.name}-wal"):
+            shutil.copy(path.with_name(name), killed.with_name(name))
+    renamed: list[Path] = []
+    rename = Path.rename
+
+    def rename_once(file: Path, target: Path) -> Path:
+        if renamed:
+            raise OSError("the power fails")
+        renamed.append(target)
+        return rename(file, target)
+
+    monkeypatch.setattr(Path, "rename", rename_once)
+    with pytest.raises(OSError, match="the power fails"):
+        copies.restore(made, killed)
+    left = killed if killed.exists() else renamed[0]
+    assert apsw.Connection(str(left)).execute("SELECT max(version) FROM change").get == 4
+
+
+def test_a_wal_that_was_left_alone_does_not_come_to_stand_beside_the_backup(path: Path, tmp_path: Path) -> None:
+    """SQLite would read it as the backup's own."""
+    made = copies.backup(path, tmp_path / "backups", now_ms=NOW_MS)
+    place = tmp_path / "elsewhere" / path.name
+    place.parent.mkdir()
+    place.with_name(f"{path.name}-wal").write_bytes(b"of another file")
+    assert copies.restore(made, place) is None
+    assert not place.with_name(f"{path.name}-wal").exists()
+
+
 def test_what_was_not_published_is_published_after_a_restore(path: Path, tmp_path: Path) -> None:
     """Under numbers behind the leap, with the messages that wait for it and the records that carry it."""
     with Session(path) as session:
