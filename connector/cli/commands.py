@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from connector.app.push import push as push_queue
 from connector.app.queueing import CommandQueue
+from connector.cli.asking import progress_bars
 from connector.cli.outcome import FAILED, WRONG_USAGE
 from connector.cli.project import open_settings, org_settings
 from connector.errors import CommandRejected
@@ -118,7 +120,8 @@ def delete_record(
 @click.pass_obj
 def push(settings_path: str | None, timeout_s: float) -> None:
     """Send queued commands now; exit 1 if some are left."""
-    done = asyncio.run(push_queue(org_settings(settings_path), timeout_s, lambda _done, _total: None))
+    with progress_bars() as advance:
+        done = asyncio.run(push_queue(org_settings(settings_path), timeout_s, partial(advance, "commands")))
     who = "the daemon" if done.by_daemon else "this process"
     click.echo(
         f"{done.sent} commands sent by {who}, {done.left} left" if done.sent or done.left else "nothing is queued"
