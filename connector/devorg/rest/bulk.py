@@ -13,7 +13,8 @@ from aiohttp import web
 
 from connector.devorg.context import USER_ID, Context, read_json, version_of
 from connector.devorg.errors import OrgError
-from connector.devorg.rest.bulk_jobs import DELIMITERS, ENDINGS, BulkJobs, Job
+from connector.devorg.rest.bulk_jobs import BulkJobs, Job
+from connector.devorg.rest.job_order import job_order
 
 PAGE_ROWS = 50_000
 """Rows of a page whose size the client leaves open."""
@@ -129,28 +130,8 @@ class BulkQuery:
 
 
 def _order(body: Any) -> dict[str, str]:
-    """Return what a job shall be, defaults filled in.
-
-    Raises:
-        OrgError: 400 JSON_PARSER_ERROR, naming the first member that is wrong.
-    """
-    allowed = {
-        "operation": ("query", "queryAll"),
-        "contentType": ("CSV",),
-        "columnDelimiter": tuple(DELIMITERS),
-        "lineEnding": tuple(ENDINGS),
-    }
-    if not isinstance(body, dict):
-        raise OrgError(400, "JSON_PARSER_ERROR", "The job has to be a JSON object")
-    order = {"contentType": "CSV", "columnDelimiter": "COMMA", "lineEnding": "LF"} | body
-    for name in order:
-        if name not in allowed and name != "query":
-            raise OrgError(400, "JSON_PARSER_ERROR", f'Unrecognized field "{name}"')
-    for name, values in allowed.items():
-        if order.get(name) not in values:
-            note = f"Unexpected value for {name}: expected one of {', '.join(values)}"
-            raise OrgError(400, "JSON_PARSER_ERROR", note)
-    if not isinstance(order.get("query"), str):
+    order = job_order(body, ("query", "queryAll"), ("query",))
+    if "query" not in order:
         raise OrgError(400, "JSON_PARSER_ERROR", "Unexpected value for query: expected a SOQL query")
     return order
 

@@ -14,8 +14,8 @@ from aiohttp import web
 
 from connector.devorg.context import CONTEXT, USER_ID, Context, origin_of, read_json, version_of
 from connector.devorg.errors import OrgError
-from connector.devorg.rest.bulk_jobs import DELIMITERS, ENDINGS
 from connector.devorg.rest.ingest_jobs import IngestJob, IngestJobs
+from connector.devorg.rest.job_order import job_order
 
 MOST_BATCHES_A_DAY = 15_000
 _LOOK_S = 0.02
@@ -119,29 +119,7 @@ class Ingest:
 
 
 def _order(body: Any) -> dict[str, str]:
-    """Return what a job shall be, defaults filled in.
-
-    Raises:
-        OrgError: 400 JSON_PARSER_ERROR, naming the first member that is wrong.
-    """
-    allowed = {
-        "operation": ("insert", "update", "upsert", "delete", "hardDelete"),
-        "contentType": ("CSV",),
-        "columnDelimiter": tuple(DELIMITERS),
-        "lineEnding": tuple(ENDINGS),
-    }
-    if not isinstance(body, dict):
-        raise OrgError(400, "JSON_PARSER_ERROR", "The job has to be a JSON object")
-    order = {"contentType": "CSV", "columnDelimiter": "COMMA", "lineEnding": "LF"} | body
-    for name, value in order.items():
-        if name not in allowed and name not in _TEXTS:
-            raise OrgError(400, "JSON_PARSER_ERROR", f'Unrecognized field "{name}"')
-        if name in _TEXTS and not isinstance(value, str):
-            raise OrgError(400, "JSON_PARSER_ERROR", f"Unexpected value for {name}: expected a text")
-    for name, values in allowed.items():
-        if order.get(name) not in values:
-            note = f"Unexpected value for {name}: expected one of {', '.join(values)}"
-            raise OrgError(400, "JSON_PARSER_ERROR", note)
+    order = job_order(body, ("insert", "update", "upsert", "delete", "hardDelete"), _TEXTS)
     if "object" not in order:
         raise OrgError(400, "INVALIDJOB", "InvalidJob : No object in the job")
     return order
