@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,17 +79,22 @@ def differences(org: OrgAdmin, replica: ReplicaFile, names: Iterable[str]) -> li
     for name in names:
         theirs, ours = org.records(name, deleted=True), replica.records(name)
         for record_id in theirs.keys() | ours.keys():
-            found += _differs(f"{name}/{record_id}", theirs.get(record_id), ours.get(record_id))
+            found += record_differences(
+                f"{name}/{record_id}", theirs.get(record_id), ours.get(record_id), but=OWN_COLUMNS | NOT_COMPARED
+            )
     return found
 
 
-def _differs(where: str, theirs: Mapping[str, Any] | None, ours: Mapping[str, Any] | None) -> Iterator[str]:
+def record_differences(
+    where: str, theirs: Mapping[str, Any] | None, ours: Mapping[str, Any] | None, *, but: AbstractSet[str]
+) -> Iterator[str]:
+    """How one record of the org and its row differ, in words; `but`: columns that are not compared."""
     lives_there = theirs is not None and not theirs["IsDeleted"]
     lives_here = ours is not None and ours["_deleted_at"] is None
     if lives_there != lives_here:
         yield f"{where}: {'lives' if lives_there else 'is gone'} in the org only"
     elif lives_there and theirs is not None and ours is not None:
-        for name in ours.keys() - OWN_COLUMNS - NOT_COMPARED:
+        for name in ours.keys() - but:
             if ours[name] != theirs.get(name):  # SQLite's 0 and 1 equal False and True
                 yield f"{where}.{name}: {theirs.get(name)!r} in the org, {ours[name]!r} here"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from connector.devorg.events.layout import ABSENT_FIELDS
 from connector.model.times import to_iso, to_ms
-from tests.e2e.replica import OWN_COLUMNS
+from tests.e2e.replica import OWN_COLUMNS, record_differences
 from tests.e2e.watcher import ROOT
 from tests.faults.soak.accounts import wrong_accounts
 from tests.faults.soak.fields import OBJECTS
@@ -28,19 +28,8 @@ def differences(world: World) -> list[str]:
         theirs = {row["Id"]: row for row in world.editor.rows(name)}
         ours = world.replica.records(name)
         for record_id in theirs.keys() | ours.keys():
-            found += _differs(f"{name}/{record_id}", theirs.get(record_id), ours.get(record_id))
+            found += record_differences(f"{name}/{record_id}", theirs.get(record_id), ours.get(record_id), but=_UNTOLD)
     return found
-
-
-def _differs(where: str, theirs: Mapping[str, Any] | None, ours: Mapping[str, Any] | None) -> Iterator[str]:
-    lives_there = theirs is not None and not theirs["IsDeleted"]
-    lives_here = ours is not None and ours["_deleted_at"] is None
-    if lives_there != lives_here:
-        yield f"{where}: lives {'in the org' if lives_there else 'here'} only"
-    elif lives_there and theirs is not None and ours is not None:
-        for name in ours.keys() - _UNTOLD:
-            if ours[name] != theirs.get(name):  # SQLite's 0 and 1 equal False and True
-                yield f"{where}.{name}: {theirs.get(name)!r} in the org, {ours[name]!r} here"
 
 
 def unsettled(world: World, most: int | None = 1) -> list[str]:
@@ -271,5 +260,5 @@ def missed(world: World) -> tuple[Missed, ...]:
         Missed(name, theirs["Id"], committed_ms.get(theirs["Id"], to_ms(theirs["SystemModstamp"])))
         for name, rows in ours.items()
         for theirs in world.editor.rows(name)
-        if theirs["Id"] not in doubted and any(_differs(name, theirs, rows.get(theirs["Id"])))
+        if theirs["Id"] not in doubted and any(record_differences(name, theirs, rows.get(theirs["Id"]), but=_UNTOLD))
     )
