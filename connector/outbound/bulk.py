@@ -138,9 +138,8 @@ class BulkLane:
     def _take(self, job: IngestJob, after: int, limit: int, unit: Unit) -> tuple[Planned, int | None]:
         """Those of the next commands that the job can carry, and where to go on; None: at the end."""
         heads = unit.next_of_kind(job.kind, self._now_ms(), after, limit)
-        return self._batches.begin_for(unit, job, heads, partial(self._fits, job.kind)), heads[
-            -1
-        ].seq if heads else None
+        planned = self._batches.begin_for(unit, job, heads, partial(self._fits, job.kind))
+        return planned, heads[-1].seq if heads else None
 
     def _fits(self, kind: IngestKind, send: Send) -> bool:
         write = _write(kind, send.commands[-1])
