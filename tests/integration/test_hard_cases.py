@@ -1,8 +1,10 @@
 """Hard cases of the stream that no single event tells: transactions, order, and what has no event at all."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -10,8 +12,11 @@ import pytest
 from connector.devorg.objects.residents import INTEGRATION_USER_ID
 from connector.devorg.server import DevOrg
 from connector.inbound.decode import NOT_STREAMED
+from connector.mesh.envelope import Envelope
+from connector.mesh.topics import Topics
 from connector.model.change import Change, Operation, Origin
 from tests.copies import ORIGIN, Copy, copied
+from tests.orgs import ORG_ID
 from tests.traps.scene import CONTACTS, LONG, seed
 from tests.waiting import until
 
@@ -19,6 +24,7 @@ DAY_S = 24 * 3600
 FORMULA = {
     "name": "Score__c", "type": "double", "calculated": True, "calculatedFormula": "Account.Rank__c", "precision": 9,
 }  # fmt: skip
+PLACE = ("Place__Latitude__s", "Place__Longitude__s")
 
 
 @pytest.fixture
@@ -176,3 +182,56 @@ async def test_a_comparison_costs_a_call_for_two_thousand_records(org: DevOrg, t
         after = made.calls()
         assert after["verify"] - before.get("verify", 0) == 2
         assert after.get("repair", 0) - before.get("repair", 0) == 1
+
+
+def message_of(change: Change) -> Mapping[str, Any]:
+    """A change as it goes to the mesh."""
+    envelope = Envelope(Topics(root="r", org_code="FND", target="OS"), node="n")
+    envelope.use_org(ORG_ID)
+    told: Mapping[str, Any] = json.loads(envelope.change(change).payload)["data"]
+    return told
+
+
+def place_on(org: DevOrg, name: str) -> None:
+    """Give an object a geolocation, `Place__c`."""
+    org.ctx.schema.add_field(name, {"name": "Place__c", "type": "location"})
+    for part in PLACE:
+        coordinate = {"name": part, "type": "double", "precision": 18, "scale": 15, "compoundFieldName": "Place__c"}
+        org.ctx.schema.add_field(name, coordinate)
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [{}, {"nested_nulls": False}, {"changed_fields": False}, {"nested_nulls": False, "changed_fields": False}],
+    ids=lambda variant: " ".join(variant) or "as documented",
+)
+@pytest.mark.parametrize("name", ["Account", "Invoice__c"])
+async def test_a_geolocation(org: DevOrg, tmp_path: Path, name: str, variant: Mapping[str, bool]) -> None:
+    """Of a standard object the coordinate that changed comes alone, of a custom one both; a null empties its column.
+
+    Row and message hold the coordinates under REST's names, as numbers, and never the compound.
+    """
+    place_on(org, name)
+    org.ctx.schema.select(name)
+    for option, value in variant.items():
+        setattr(org.ctx.event_options, option, value)
+    async with copied(org, tmp_path / "r.db", wanted={name: ("Name", "Place__c")}) as made:
+        start = {"Name": "Placed", PLACE[0]: 60.392050000000001, PLACE[1]: 5.3221}
+        record: str = made.write(lambda t: t.create(name, start))
+        [created] = await made.until_changes(record, 1)
+        assert message_of(created)["after"] == {"Id": record, **start}
+        for edit in ({PLACE[0]: -33.9}, {PLACE[1]: None}, {PLACE[1]: 18.4}, dict.fromkeys(PLACE)):
+            before = await made.row(name, record)
+            assert before is not None
+            made.update(name, record, edit)
+            await made.settled(but=NOT_STREAMED)
+            row = await made.row(name, record)
+            assert row is not None
+            assert dict(row.values) == {**before.values, **edit}
+            told = message_of((await made.changes(record))[-1])
+            assert (set(told["changed"]), told["after"]) == (set(edit), edit)
+            assert told["before"] == {part: before.values[part] for part in edit}
+            assert set(told["record"]) == {"Id", "Name", *PLACE}
+        assert made.inbound.stream_state.quarantined == 0
+        if "changed_fields" not in variant:
+            assert {c.origin for c in await made.changes(record)} == {Origin.STREAM}
