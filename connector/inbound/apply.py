@@ -12,6 +12,7 @@ from connector.inbound.echo import Echoes, split
 from connector.inbound.fence import Fences, Memory, ReadFence
 from connector.inbound.merge import Source, merge_absence, merge_event, merge_read
 from connector.inbound.outcome import Outcome
+from connector.inbound.progress import asked_ms
 from connector.model.change import Change, ChangeEvent, Origin, ReplayId
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
@@ -160,6 +161,7 @@ class _Work:
         self._echoes: dict[str, Echoes] = {}
         self._dirty: dict[tuple[str, RecordId], DirtyRecord] = {}
         self.sources: dict[tuple[str, RecordId], Source] = {}
+        self._asked: dict[str, int | None] = {}
         self._seen: dict[tuple[str, int, RecordId], None] = {}
         self.applied = Applied()
 
@@ -193,6 +195,7 @@ class _Work:
                 record_id,
                 source=self._source(event.entity, record_id, rows.get(record_id)),
                 now_ms=self.now_ms,
+                read_ms=None if record_id in rows else self._asked_ms(event.entity),
             )
             quarantine = quarantine or outcome.quarantine
             if outcome.quarantine:
@@ -259,6 +262,11 @@ class _Work:
         self.applied.last_version = last
         self.applied.dirty = {name for name, _ in self._dirty}
         return self.applied
+
+    def _asked_ms(self, name: str) -> int | None:
+        if name not in self._asked:
+            self._asked[name] = asked_ms(self._unit, name)
+        return self._asked[name]
 
     def _had(self, event: ChangeEvent, record_id: RecordId) -> bool:
         commit = event.commit

@@ -32,6 +32,7 @@ def merge_event(
     *,
     source: Source | None,
     now_ms: int,
+    read_ms: int | None = None,
 ) -> Outcome:
     """Apply one event to one of its records.
 
@@ -42,6 +43,7 @@ def merge_event(
         record_id: One of the event's.
         source: Where the row's newest state came from; None: not known.
         now_ms: Milliseconds since the Unix epoch, UTC.
+        read_ms: The org's clock when it was last asked for what is new of the object; None: it has not been.
     """
     if event.is_gap:
         return Outcome(dirty=event.change_type.lower())
@@ -49,6 +51,8 @@ def merge_event(
     if stored is None:
         if event.change_type not in _WHOLE_RECORD:
             return Outcome(dirty="unknown_record")
+        if read_ms is not None and event.commit.timestamp_ms < read_ms:
+            return Outcome(dirty="late_create")
         return _applied(editor, None, event, record_id)
     if event.change_type is ChangeType.DELETE:
         return _merge_delete(editor, stored, event, source)

@@ -107,3 +107,16 @@ class PollMark:
         """Keep it."""
         document = {"high": to_iso(self.high_ms), "at": to_iso(self.polled_ms)}
         unit.set_cursor(f"poll:{name}", orjson.dumps(document).decode(), at_ms)
+
+
+def asked_ms(unit: Unit, name: str) -> int | None:
+    """The org's clock when it was last asked for what is new of the object, by a poll or a load that has begun.
+
+    What had been committed by then was in the answer; a record that is not here nevertheless was gone already. None: it
+    has never been asked.
+    """
+    mark = PollMark.stored(unit, name)
+    if mark is not None:
+        return mark.polled_ms
+    load = LoadState.stored(unit, name)
+    return to_ms(load.started) if load is not None and load.started is not None else None
