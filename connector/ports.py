@@ -370,6 +370,10 @@ class Unit(Protocol):
         """Changes behind a version, of one object or of all, in version order, as far back as the log reaches."""
         ...
 
+    def corrected(self, object_name: str, since: int) -> int:
+        """Records of an object that were changed behind a version by what was read, not by what an event told."""
+        ...
+
     def restart_log(self, version: int, at_ms: int) -> None:
         """Forget every change; the next one is `version` + 1. For a copy of another replica's log."""
         ...

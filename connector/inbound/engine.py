@@ -101,7 +101,6 @@ class Inbound:
             listeners = StreamListeners(
                 health=lambda healthy, expected: self.poller.stream_is(healthy=healthy, expected=expected),
                 poll=self.poller.poll_soon,
-                holes=self.poller.hole_opened,
                 doubt=self.repairer.wake,
             )
             self.stream = StreamLoop(

@@ -65,7 +65,6 @@ class PollState:
         untold: Changes the poller found that a healthy stream should have told, in this run.
         untold_last: Of these, those that the last poll found.
         error: Of the last poll; None: it was good.
-        corrected: Changes found since the object's hole was opened.
         owed: A poll was asked for in the middle of the first load: nobody told what had happened until then to the rows
             that were read already.
         unclosed: Polls in a row that found a hole and left it open.
@@ -76,7 +75,6 @@ class PollState:
     untold_last: int = 0
     error: str | None = None
     due_s: float = 0.0
-    corrected: int = 0
     owed: bool = False
     unclosed: int = 0
 
@@ -151,12 +149,6 @@ class Poller:
         if state.owed:
             state.owed = False
             self.poll_soon((name,))
-
-    def hole_opened(self, names: Iterable[str]) -> None:
-        """Holes were opened: count what is corrected from here."""
-        for name in names:
-            if name in self.states:
-                self.states[name].corrected = 0
 
     def pause(self) -> None:
         """Start no more rounds by ourselves."""
@@ -332,14 +324,12 @@ class Poller:
                 settling=bool(reading.holes),
             )
             if last:
-                self._finish(unit, reading, sum(applied.changes.values()), applied)
+                self._finish(unit, reading, applied)
             return applied
 
         with tools.remembering():
             applied = await tools.replica.run(work)
-        count = sum(applied.changes.values())
-        reading.changes += count
-        state.corrected += count
+        reading.changes += sum(applied.changes.values())
         reading.untold += self._untold(reading, reads, applied)
         tools.applied(applied)
         if last:
@@ -350,7 +340,7 @@ class Poller:
             state.unclosed = state.unclosed + 1 if reading.unclosed else 0
             state.due_s = _now_s() + self._next_s(spec.name) * tools.rng.uniform(0.98, 1.0)
 
-    def _finish(self, unit: Unit, reading: _Reading, changes: int, applied: Applied) -> None:
+    def _finish(self, unit: Unit, reading: _Reading, applied: Applied) -> None:
         tools, spec = self._tools, reading.spec
         now_ms = tools.now_ms()
         mark = PollMark(high_ms=_high_water(reading), polled_ms=reading.server_ms)
@@ -361,8 +351,7 @@ class Poller:
         reading.unclosed = bool(reading.holes)
         if reading.holes and listening and not applied.dirty and _settled(unit, spec.name):
             reading.unclosed = False
-            corrected = self.states[spec.name].corrected + changes
-            close_holes(unit, reading.holes, reading.server_ms, corrected, now_ms, tools.hole_messages)
+            close_holes(unit, reading.holes, reading.server_ms, now_ms, tools.hole_messages)
 
     def _read_by(self, reading: _Reading) -> Iterator[int]:
         """Events whose object could not be read, and that this object's poll is the last to answer."""

@@ -338,8 +338,7 @@ class Repairer:
             return False
         if unit.cursor(reconcile_cursor(name)) == asked.mark:
             unit.set_cursor(reconcile_cursor(name), None, now_ms)
-            corrected = found.differing + len(found.missed)
-            close_holes(unit, asked.holes, found.server_ms, corrected, now_ms, self._tools.hole_messages)
+            close_holes(unit, asked.holes, found.server_ms, now_ms, self._tools.hole_messages)
         unit.set_cursor(_verified_cursor(name), to_iso(found.server_ms), now_ms)
         return True
 

@@ -103,13 +103,11 @@ class StreamListeners:
     Attributes:
         health: The stream came to life or went; `expected` False: none is to be waited for.
         poll: Poll these objects soon (None: all).
-        holes: Holes were opened for these objects.
         doubt: Objects must be compared as a whole.
     """
 
     health: Callable[[bool, bool], None]
     poll: Callable[[Iterable[str] | None], None]
-    holes: Callable[[Iterable[str]], None]
     doubt: Callable[[], None]
 
 
@@ -310,7 +308,6 @@ class StreamLoop:
         if applied.poll:
             self._tell.poll(None if None in applied.poll else [n for n in applied.poll if n is not None])
         if applied.whole:
-            self._tell.holes(applied.whole)
             self._tell.doubt()
         log.debug("stream.batch_applied", events=len(batch), changes=sum(applied.changes.values()))
 
@@ -360,7 +357,6 @@ class StreamLoop:
             lost = await self._tools.replica.run(self._lose_position)
             if lost is not None:
                 log.error("stream.position_lost", objects=lost, error=str(error))
-                self._tell.holes(lost)
                 await self._report(error)
                 return 0.0
         asked_s = error.retry_after_s

@@ -104,6 +104,10 @@ class ChangeLog(Positions):
         origin = self._db.execute(_SQL["origin_of"], (version,)).get
         return None if origin is None else Origin(origin)
 
+    def corrected(self, object_name: str, since: int) -> int:
+        """Records of an object that were changed behind a version by what was read, not by what an event told."""
+        return int(self._db.execute(_SQL["corrected"], {"object": object_name, "since": since}).get)
+
     def version_at(self, object_name: str, record_id: RecordId, committed_ms: int) -> int:
         """Version of the record's newest change that the org committed until then; 0 if the log has none.
 

@@ -10,6 +10,7 @@ import pytest
 from connector.model.change import CommitInfo, Operation, Origin
 from connector.ports import Unit
 from connector.store import ReadOnlyReplica, Session
+from connector.store.queries import load
 from tests.store_nouns import DAY_MS, NOW_MS, WIDGET, change, record, record_id
 
 
@@ -33,6 +34,26 @@ def test_changes_come_back_as_they_were_appended(session: Session) -> None:
     assert session.run(lambda unit: unit.append(given)) == 5
     expected = [replace(c, version=v) for v, c in enumerate(given, 1)]
     assert session.run(lambda unit: unit.unpublished(10)) == expected
+
+
+def test_records_that_reads_corrected_are_counted_once(session: Session, tmp_path: Path) -> None:
+    """Not those of an event, a first load or another object, nor what was changed before; by an index."""
+    read = {"origin": Origin.POLL, "commit": None}
+
+    def work(unit: Unit) -> int:
+        since = unit.append([change(1, **read)])
+        unit.append([change(2, **read), change(2, origin=Origin.REPAIR, commit=None), change(3), change(4, **read)])
+        unit.append([change(5, origin=Origin.BACKFILL, commit=None), change(6, object="Other__c", **read)])
+        unit.append([change(7, origin=Origin.COMMAND, command_id="c-1", commit=None)])
+        return unit.corrected("Widget__c", since)
+
+    assert session.run(work) == 3
+    connection = apsw.Connection(str(tmp_path / "replica.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    plan = f"EXPLAIN QUERY PLAN {load('changelog')['corrected']}"
+    assert "change_object (object=? AND rowid>?)" in str(
+        list(connection.execute(plan, {"object": "Widget__c", "since": 1}))
+    )
+    connection.close()
 
 
 def test_the_public_columns_read_as_the_contract_says(session: Session, tmp_path: Path) -> None:

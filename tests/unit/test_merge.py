@@ -78,8 +78,7 @@ def test_an_unknown_record_is_read(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["CREATE", "UNDELETE"])
 @pytest.mark.parametrize(("read_ms", "dirty"), [(T0 + 2000, "late_create"), (T0 + 1000, None), (None, None)])
 def test_a_late_create_is_read(kind: str, read_ms: int | None, dirty: str | None) -> None:
-    """The object was asked for after that, and the record was not there: it may have been purged, of which no event
-    tells."""
+    """The object was asked for after that, and the record was not there: no event tells of a purge."""
     late = an_event(kind, T0 + 1000, Name={"LastName": "Doe"})
     got = merge_event(SPEC, None, late, A, source=None, now_ms=NOW, read_ms=read_ms)
     assert got.dirty == dirty

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from connector.errors import LinkDown, OrgRefused, OrgThrottled
+from connector.errors import LinkDown, OrgRefused, OrgThrottled, ReplayWindowLost
 from connector.inbound.poll import FASTEST_S
 from connector.model.change import Operation, Origin
 from connector.model.times import to_iso
 from connector.ports import DirtyRecord, Purpose, Unit
 from tests.events import T0, event, record_id
-from tests.fakes import FakeOrg
+from tests.fakes import FakeOrg, FakeSource
 from tests.waiting import until
 from tests.way import loaded, opened
 
@@ -217,6 +217,40 @@ async def test_a_hole_is_not_closed_over_a_read_that_an_event_overtook(tmp_path:
             assert await way.holes() == []
         assert await way.value(A, "Email") == "swallowed@example.com"
         assert await way.value(A, "Phone") == "new"
+
+
+async def test_what_a_hole_had_swallowed_is_counted_across_a_restart(tmp_path: Path, org: FakeOrg) -> None:
+    """The catch-up died behind its first page, and a doubt was settled apart: every record counts, and once."""
+    org.page_rows = 10
+    async with opened(tmp_path / "r.db", org) as way:
+        await loaded(way)
+        async with way.running("stream"):
+            way.source.send(event("UPDATE", A, at_ms=T0 - 1000, Phone="0"), first=41)
+            await way.until_value(A, "Phone", "0")
+    for n in range(25):
+        org.put("Contact", record_id(100 + n), T0 + 1000, LastName=str(n))
+    org.put("Contact", A, T0 - 2 * HOUR_MS, Phone="0", Email="behind the look-back@example.com")
+    source = FakeSource()
+    source.refuse(ReplayWindowLost("400::The replayId {41} you provided was invalid"))
+    async with opened(tmp_path / "r.db", org, source=source) as way:
+        async with way.running("stream"):
+            await until(lambda: way.inbound.stream_state.status == "live")
+            org.failures["query_more"].extend([LinkDown("cut")] * 9)
+            with pytest.raises(LinkDown):
+                await way.inbound.sync()
+        assert len(await way.changes()) == 1 + 9  # the page's tenth record is B, as it was
+    org.failures.clear()
+    async with opened(tmp_path / "r.db", org) as way:
+        async with way.running("stream"):
+            await until(lambda: way.inbound.stream_state.status == "live")
+            await way.run(lambda unit: unit.mark_dirty([DirtyRecord("Contact", A, "older_event", T0, None)]))
+            await way.inbound.sync()
+            await way.inbound.repairer.settle("Contact")
+            way.source.send(event("UPDATE", B, at_ms=T0 + 2000, Phone="told"))
+            await way.until_value(B, "Phone", "told")
+            org.put("Contact", record_id(100), T0 + 3000, LastName="once more")
+            await way.inbound.sync()
+        assert (await way.messages())[-1].payload == b"closed replay_id_lost 26"
 
 
 async def test_an_event_behind_the_poll_is_not_applied_twice(tmp_path: Path, org: FakeOrg) -> None:

@@ -25,6 +25,11 @@ SELECT min(version) FROM change;
 -- name: before_since
 SELECT changed, before FROM change WHERE id = :id AND object = :object AND version > :version ORDER BY version;
 
+-- name: corrected
+-- An event tells its commit, a read does not, whoever made the change.
+SELECT count(DISTINCT id) FROM change
+WHERE object = :object AND version > :since AND committed_at IS NULL AND origin <> 'backfill';
+
 -- name: version_at
 -- Whole seconds: that is all `LastModifiedDate` tells, and the commit comes after it.
 SELECT coalesce(max(version), 0) FROM change
