@@ -332,8 +332,14 @@ class Unit(Protocol):
         """Those of the records that are stored, deleted ones included."""
         ...
 
-    def put(self, spec: ObjectSpec, records: Sequence[StoredRecord]) -> None:
-        """Insert or replace records."""
+    def put(
+        self,
+        spec: ObjectSpec,
+        records: Sequence[StoredRecord],
+        *,
+        stored: Mapping[RecordId, StoredRecord] | None = None,
+    ) -> None:
+        """Insert or replace records; `stored`: the rows that are there, where this unit has read them already."""
         ...
 
     def reset_deleted(self, spec: ObjectSpec) -> None:

@@ -120,8 +120,7 @@ def apply_reads(
     """
     work = _Work(context, unit, {spec.name: spec})
     ids = [r.id for r in reads] + list(absent)
-    work.rows[spec.name] = dict(unit.records(spec, ids))
-    work.wanted[spec.name] = ids
+    work.look_up(spec.name, ids)
     rows = work.rows[spec.name]
     for read in reads:
         stored = rows.get(read.id)
@@ -153,7 +152,8 @@ class _Work:
         self._specs = specs
         self.now_ms = context.now_ms()
         self.rows: dict[str, dict[RecordId, StoredRecord]] = {}
-        self.wanted: dict[str, Sequence[RecordId]] = {}
+        self._stored: dict[str, Mapping[RecordId, StoredRecord]] = {}  # as they were
+        self._wanted: dict[str, Sequence[RecordId]] = {}
         self.touched: dict[str, set[RecordId]] = {name: set() for name in specs}
         self._written: dict[str, dict[RecordId, int | None]] = {}  # id -> index of its last change
         self._changes: list[Change] = []
@@ -172,8 +172,13 @@ class _Work:
             if item.event is not None and item.event.entity in self._specs:
                 wanted.setdefault(item.event.entity, {}).update(dict.fromkeys(item.event.record_ids))
         for name, ids in wanted.items():
-            self.rows[name] = dict(self._unit.records(self._specs[name], ids))
-            self.wanted[name] = list(ids)
+            self.look_up(name, list(ids))
+
+    def look_up(self, name: str, ids: Sequence[RecordId]) -> None:
+        """Read these rows of an object."""
+        self._wanted[name] = ids
+        self._stored[name] = self._unit.records(self._specs[name], ids)
+        self.rows[name] = dict(self._stored[name])
 
     def event(self, item: DecodedEvent, event: ChangeEvent) -> None:
         """Merge one event into each of its records."""
@@ -246,7 +251,8 @@ class _Work:
         first = last - len(self._changes) + 1
         for name, written in self._written.items():
             rows = self.rows[name]
-            unit.put(self._specs[name], [_numbered(rows[i], first, at) for i, at in written.items()])
+            numbered = [_numbered(rows[i], first, at) for i, at in written.items()]
+            unit.put(self._specs[name], numbered, stored=self._stored[name])
         for command_id, index in self._echoed:
             unit.echo_seen(command_id, first + index)
         if self._dirty:
@@ -302,7 +308,7 @@ class _Work:
     def _awaited(self, spec: ObjectSpec) -> Echoes:
         if spec.name not in self._echoes:
             self._echoes[spec.name] = Echoes(
-                self._unit, spec, self.now_ms - ECHO_WINDOW_MS, self.wanted.get(spec.name, ())
+                self._unit, spec, self.now_ms - ECHO_WINDOW_MS, self._wanted.get(spec.name, ())
             )
         return self._echoes[spec.name]
 

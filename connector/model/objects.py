@@ -90,6 +90,9 @@ class ObjectSpec:
         modified_field: The field that says when a user last changed the record.
         modstamp_field: The field that the poller goes by.
         has_is_deleted: False for objects without a recycle bin.
+        by_name: The synced fields by name.
+        booleans: The synced fields that are true or false.
+        name_parts: The fields a person's `Name` is composed of, in order; empty where `Name` is a plain field.
     """
 
     name: str
@@ -105,8 +108,13 @@ class ObjectSpec:
     deletable: bool
     by_name: Mapping[str, FieldSpec] = field(init=False, repr=False, compare=False)
     booleans: frozenset[str] = field(init=False, repr=False, compare=False)
+    name_parts: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # Asked for with every event: not worked out anew each time.
+        person = "LastName" in self.described and "Name" in self.described
+        parts = ("FirstName", "MiddleName", "LastName", "Suffix") if person else ()
+        object.__setattr__(self, "name_parts", tuple(part for part in parts if part in self.described))
         object.__setattr__(self, "by_name", {f.name: f for f in self.fields})
         object.__setattr__(self, "booleans", frozenset(f.name for f in self.fields if f.kind == "boolean"))
 
@@ -114,13 +122,6 @@ class ObjectSpec:
     def table(self) -> str:
         """Name of its table in the replica."""
         return self.name.lower()
-
-    @property
-    def name_parts(self) -> tuple[str, ...]:
-        """The fields a person's `Name` is composed of, in order; empty where `Name` is a plain field."""
-        if "LastName" not in self.described or "Name" not in self.described:
-            return ()
-        return tuple(p for p in ("FirstName", "MiddleName", "LastName", "Suffix") if p in self.described)
 
     def event_field(self, compound: str, part: str) -> str | None:
         """The field that a part of a nested compound stands for, or None.

@@ -22,8 +22,7 @@ def to_ms(text: str) -> int:
     if match is None:
         raise ValueError("not an ISO 8601 date-time with a zone")
     day, clock, fraction, zone = match.groups()
-    moment = datetime.fromisoformat(f"{day}T{clock}{'+00:00' if zone in 'Zz' else zone}")
-    return (moment - _EPOCH) // timedelta(milliseconds=1) + int(((fraction or "") + "000")[:3])
+    return _second_ms(f"{day}T{clock}{'+00:00' if zone in 'Zz' else zone}") + int(((fraction or "") + "000")[:3])
 
 
 def to_iso(ms: int) -> str:
@@ -33,6 +32,12 @@ def to_iso(ms: int) -> str:
         OverflowError: The year is outside 1 to 9999.
     """
     return f"{_second(ms // 1000)}.{ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _second_ms(text: str) -> int:
+    # Reading a date takes most of the time, and many of one second are read at a time.
+    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
 
 
 @lru_cache(maxsize=4096)

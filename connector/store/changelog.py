@@ -6,7 +6,7 @@ from typing import Any
 from connector.model.change import Change, CommitInfo, Operation, Origin
 from connector.model.ids import RecordId
 from connector.model.times import to_ms
-from connector.store.columns import from_json, iso, json_or_none, to_json
+from connector.store.columns import from_json, iso, json_or_none, ms, to_json
 from connector.store.positions import Positions
 from connector.store.queries import load
 from connector.store.tables import stored_version
@@ -165,7 +165,7 @@ def _change(*row: Any) -> Change:
     (committed_at, number, user, transaction, sequence, applied_at) = row[10:]
     commit = None
     if committed_at is not None:
-        commit = CommitInfo(to_ms(committed_at), number, user, transaction, sequence)
+        commit = CommitInfo(ms(committed_at), number, user, transaction, sequence)
     return Change(
         version=version,
         object=name,
@@ -178,5 +178,5 @@ def _change(*row: Any) -> Change:
         origin=Origin(origin),
         command_id=command_id,
         commit=commit,
-        applied_ms=to_ms(applied_at),
+        applied_ms=ms(applied_at),
     )

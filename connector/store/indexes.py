@@ -1,7 +1,7 @@
 """What makes an object's records quick to find: a full-text index, and an index per field that is looked up by.
 
 They are made when the object has been loaded, a piece at a time, since a load that maintains them takes several times
-as long; from its first piece on the full-text index is kept by triggers, in the transaction that changes a record.
+as long; from its first piece on the full-text index is kept in the transaction that changes a record.
 """
 
 from collections.abc import Iterator

@@ -6,11 +6,14 @@ from typing import Any
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
 from connector.model.record import StoredRecord
-from connector.model.times import to_ms
-from connector.store.columns import iso, iso_or_none, ms_or_none
+from connector.store.columns import iso, iso_or_none, ms, ms_or_none
 from connector.store.names import OWN_COLUMNS
 from connector.store.part import Part
+from connector.store.queries import load
 from connector.store.tables import define, statements, update_statement
+from connector.store.textindex import Edit, rewrite
+
+_SQL = load("objects")
 
 
 class Records(Part):
@@ -29,24 +32,62 @@ class Records(Part):
         rows = self._db.executemany(statements(spec).select, ((i,) for i in ids))
         return {row[0]: stored_record(names, spec.booleans, row) for row in rows}
 
-    def put(self, spec: ObjectSpec, records: Sequence[StoredRecord]) -> None:
+    def put(
+        self,
+        spec: ObjectSpec,
+        records: Sequence[StoredRecord],
+        *,
+        stored: Mapping[RecordId, StoredRecord] | None = None,
+    ) -> None:
         """Insert or replace records.
 
         Only columns whose value differs are written: SQLite rewrites the entry in every index of a column that an
         UPDATE names, whether its value changes or not, and each of those is a page of its own on the disk.
+
+        Args:
+            spec: Of the records.
+            records: As they are to be; of two with one id the later counts.
+            stored: The rows that are there, where this unit has read them already.
         """
         names = [f.name for f in spec.fields]
-        columns = ("Id", *names, *OWN_COLUMNS)
-        for record in records:
-            row = _row(names, record)
-            stored = self._db.execute(statements(spec).select, (record.id,)).fetchone()
-            if stored is None:
-                self._db.execute(statements(spec).insert, row)
-                continue
-            differing = [i for i, (old, new) in enumerate(zip(stored, row, strict=True)) if old != new]
-            if differing:
-                update = update_statement(spec.table, tuple(columns[i] for i in differing))
-                self._db.execute(update, (*(row[i] for i in differing), record.id))
+        wanted = {record.id: record for record in records}
+        present = self.records(spec, wanted) if stored is None else stored
+        new = [record for record_id, record in wanted.items() if record_id not in present]
+        self._db.executemany(statements(spec).insert, (_row(names, record) for record in new))
+        for record_id, record in wanted.items():
+            if record_id in present:
+                self._update(spec, names, present[record_id], record)
+        self._index(spec, present, wanted.values())
+
+    def _index(
+        self, spec: ObjectSpec, present: Mapping[RecordId, StoredRecord], records: Iterable[StoredRecord]
+    ) -> None:
+        """Bring the text index up to the rows that it covers."""
+        filled = self._db.execute(_SQL["search_row"], (spec.name,)).get
+        names = [f.name for f in spec.fields if f.searched]
+        if not filled or not names:
+            return
+        texts = {
+            record.id: (_texts(names, present.get(record.id)), [record.values[name] for name in names])
+            for record in records
+        }
+        changed = ((i,) for i, (before, after) in texts.items() if before != after)
+        rows = self._db.executemany(statements(spec).rowid, changed)
+        rewrite(
+            self._db,
+            spec.table,
+            names,
+            [Edit(rowid, *texts[record_id]) for record_id, rowid in rows if rowid <= filled],
+        )
+
+    def _update(self, spec: ObjectSpec, names: Sequence[str], old: StoredRecord, new: StoredRecord) -> None:
+        before, after = old.values, new.values
+        differing = {name: after[name] for name in names if after[name] != before[name]}
+        own = zip(OWN_COLUMNS, _own(old), _own(new), strict=True)
+        differing.update((name, value) for name, known, value in own if known != value)
+        if differing:
+            update = update_statement(spec.table, tuple(differing))
+            self._db.execute(update, (*differing.values(), new.id))
 
     def reset_deleted(self, spec: ObjectSpec) -> None:
         """Set the version of every deleted record to 0: what comes next on it is newer, whatever its version."""
@@ -75,19 +116,21 @@ def stored_record(names: Sequence[str], booleans: Iterable[str], row: Sequence[A
         id=RecordId(row[0]),
         values=values,
         version=version,
-        synced_ms=to_ms(synced_at),
+        synced_ms=ms(synced_at),
         deleted_ms=ms_or_none(deleted_at),
-        modified_ms=to_ms(modstamp),
+        modified_ms=ms(modstamp),
     )
+
+
+def _texts(names: Sequence[str], record: StoredRecord | None) -> list[str | None] | None:
+    return None if record is None else [record.values[name] for name in names]
 
 
 def _row(names: Sequence[str], record: StoredRecord) -> tuple[Any, ...]:
     values: Mapping[str, Any] = record.values
-    return (
-        record.id,
-        *[values[name] for name in names],
-        record.version,
-        iso(record.synced_ms),
-        iso_or_none(record.deleted_ms),
-        iso(record.modified_ms),
-    )
+    return (record.id, *[values[name] for name in names], *_own(record))
+
+
+def _own(record: StoredRecord) -> tuple[Any, ...]:
+    """Our own columns in the order of `OWN_COLUMNS`."""
+    return record.version, iso(record.synced_ms), iso_or_none(record.deleted_ms), iso(record.modified_ms)

@@ -35,6 +35,7 @@ class Statements:
     """The statements on one object's table; columns in the order Id, fields, _version, _synced_at, ..."""
 
     select: str
+    rowid: str
     insert: str
     count: str
     live_ids: str
@@ -201,6 +202,7 @@ def _statements(table: str, names: Sequence[str]) -> Statements:
     # The names come from the spec that define() checked.
     return Statements(
         select=f'SELECT {listed} FROM {name} WHERE "Id" = ?',  # noqa: S608
+        rowid=f'SELECT "Id", rowid FROM {name} WHERE "Id" = ?',  # noqa: S608
         insert=f"INSERT INTO {name} ({listed}) VALUES ({marks})",  # noqa: S608
         # Two counts over indexes: one with a condition would read every row.
         count=f"SELECT (SELECT count(*) FROM {name}) - "  # noqa: S608

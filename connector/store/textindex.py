@@ -1,11 +1,19 @@
-"""The full-text index of an object's table, and the triggers that keep it in the transaction that changes a record.
+"""The full-text index of an object's table, kept in the transaction that changes a record.
 
 The index holds no text of its own: it takes the table's, by its rowids, which a table with an index keeps through
-VACUUM. What is taken out of it must be what was put in, so while it is being filled the triggers leave alone the rows
-that are not in it yet: those behind `object.search_row`.
+VACUUM. What is taken out of it must be what was put in, so while it is being filled the rows that are not in it yet are
+left alone: those behind `object.search_row`.
+
+Whoever writes rows calls `rewrite`. Triggers would do it by themselves, at five times the cost: SQLite gives each of
+their statements a savepoint, at which FTS5 writes down what it has gathered. Only the removal of a row, which is rare,
+is left to one.
 
 Only what SQLite 3.40 knows is used, so that the programs of Debian 12 can read the file.
 """
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import apsw
 
@@ -18,9 +26,45 @@ _SQL = load("objects")
 _TOKENIZER = "tokenize=\"unicode61 remove_diacritics 2\", prefix='1 2'"
 
 
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A row whose texts have changed.
+
+    Attributes:
+        before, after: Its texts in the order of the index's columns; `before` is None for a new row.
+    """
+
+    rowid: int
+    before: Sequence[str | None] | None
+    after: Sequence[str | None]
+
+
+def rewrite(connection: apsw.Connection, table: str, fields: Sequence[str], edits: Iterable[Edit]) -> None:
+    """Take the old texts of rows out of an index and put the new ones in, with the transaction that has changed them.
+
+    In the order of the rows: given a smaller rowid than the last, FTS5 writes down what it has gathered.
+    """
+    remove, insert = _statements(table, tuple(fields))
+    for edit in sorted(edits, key=lambda edit: edit.rowid):
+        if edit.before is not None:
+            connection.execute(remove, (edit.rowid, *edit.before))
+        connection.execute(insert, (edit.rowid, *edit.after))
+
+
+@lru_cache(maxsize=256)
+def _statements(table: str, fields: Sequence[str]) -> tuple[str, str]:
+    index, columns = quoted(text_index(table)), ", ".join(map(quoted, fields))
+    marks = ", ".join("?" * (len(fields) + 1))
+    # The names come from the spec that define() checked.
+    return (
+        f"INSERT INTO {index} ({index}, rowid, {columns}) VALUES ('delete', {marks})",  # noqa: S608
+        f"INSERT INTO {index} (rowid, {columns}) VALUES ({marks})",  # noqa: S608
+    )
+
+
 def before_alter(connection: apsw.Connection, present: ObjectColumns, wanted: ObjectColumns) -> None:
     """Take away what stands in the way of altering the table; what has to be made anew is made by `extend_indexes`."""
-    _drop_triggers(connection, present.table)
+    connection.execute(f"DROP TRIGGER IF EXISTS {_trigger(present.table)}")
     if present.searched != wanted.searched:
         connection.execute(f"DROP TABLE IF EXISTS {quoted(text_index(present.table))}")
         connection.execute(_SQL["set_search_state"], ("none", 0, present.name))
@@ -30,17 +74,17 @@ def before_alter(connection: apsw.Connection, present: ObjectColumns, wanted: Ob
 
 
 def after_alter(connection: apsw.Connection, columns: ObjectColumns) -> None:
-    """Put back what keeps the text index, if there is one."""
+    """Put back what removes rows from the text index, if there is one."""
     ((state, _),) = connection.execute(_SQL["search_state"], (columns.name,)).fetchall()
     if state != "none":
-        _make_triggers(connection, columns)
+        _make_trigger(connection, columns)
 
 
 def make(connection: apsw.Connection, columns: ObjectColumns) -> None:
-    """Make the index, empty, and its triggers."""
+    """Make the index, empty, and its trigger."""
     index, content = quoted(text_index(columns.table)), "'" + columns.table + "'"
     connection.execute(f"CREATE VIRTUAL TABLE {index} USING fts5({listed(columns)}, content={content}, {_TOKENIZER})")
-    _make_triggers(connection, columns)
+    _make_trigger(connection, columns)
 
 
 def listed(columns: ObjectColumns, prefix: str = "") -> str:
@@ -48,28 +92,17 @@ def listed(columns: ObjectColumns, prefix: str = "") -> str:
     return ", ".join(prefix + quoted(field) for field in columns.searched)
 
 
-def _make_triggers(connection: apsw.Connection, columns: ObjectColumns) -> None:
+def _make_trigger(connection: apsw.Connection, columns: ObjectColumns) -> None:
     table, index = quoted(columns.table), quoted(text_index(columns.table))
     # The names were checked when the table was made.
     filled = f"(SELECT search_row FROM object WHERE name = '{columns.name}')"  # noqa: S608
     remove = f"INSERT INTO {index} ({index}, rowid, {listed(columns)}) "
     remove += f"VALUES ('delete', OLD.rowid, {listed(columns, 'OLD.')});"
-    insert = f"INSERT INTO {index} (rowid, {listed(columns)}) VALUES (NEW.rowid, {listed(columns, 'NEW.')});"  # noqa: S608
-    # Row values: a chain of ORs would be too deep for SQLite where an object has hundreds of fields.
-    changed = f"({listed(columns, 'OLD.')}) IS NOT ({listed(columns, 'NEW.')})"
-    for event, when, work in (
-        ("insert", f"NEW.rowid <= {filled}", insert),
-        ("update", f"OLD.rowid <= {filled} AND {changed}", remove + insert),
-        ("delete", f"OLD.rowid <= {filled}", remove),
-    ):
-        trigger = _trigger(columns.table, event)
-        connection.execute(f"CREATE TRIGGER {trigger} AFTER {event.upper()} ON {table} WHEN {when} BEGIN {work} END")
+    trigger = _trigger(columns.table)
+    connection.execute(
+        f"CREATE TRIGGER {trigger} AFTER DELETE ON {table} WHEN OLD.rowid <= {filled} BEGIN {remove} END"
+    )
 
 
-def _drop_triggers(connection: apsw.Connection, table: str) -> None:
-    for event in ("insert", "update", "delete"):
-        connection.execute(f"DROP TRIGGER IF EXISTS {_trigger(table, event)}")
-
-
-def _trigger(table: str, event: str) -> str:
-    return quoted(f"{text_index(table)}_{event}")
+def _trigger(table: str) -> str:
+    return quoted(f"{text_index(table)}_delete")

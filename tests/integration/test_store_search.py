@@ -1,5 +1,7 @@
 """Full-text search and the indexes that make looking up quick, on a real file."""
 
+import contextlib
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -177,6 +179,34 @@ def test_it_is_made_piece_by_piece_after_the_load(tmp_path: Path) -> None:
         assert sorted(found(reader, "old")) == [n for n in range(25) if n not in (3, 24)]
         assert (sorted(found(reader, "edited")), found(reader, "late")) == ([3, 24], [30])
         assert extend(session) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_says_what_the_rows_say(tmp_path: Path, seed: int) -> None:
+    """Whatever is written in whatever order, twice in one page too, while the index is made and after: FTS5 agrees."""
+    rng = random.Random(seed)
+    words = ("tea", "Ärger", "doe", "x", "", None)
+    with Session(tmp_path / "new.db") as session:
+        session.run(lambda unit: unit.define(PERSON))
+        for turn in range(60):
+            page = [
+                person(
+                    rng.randrange(40),
+                    Name=rng.choice(words),
+                    Notes__c=rng.choice(words),
+                    deleted_ms=rng.choice((None, None, NOW_MS)),
+                )
+                for _ in range(rng.randrange(1, 12))
+            ]
+            session.run(lambda unit, page=page: unit.put(PERSON, page))  # type: ignore[misc]  # bound at once
+            if turn > 5:
+                session.run(lambda unit: unit.extend_indexes("Person__c", rng.randrange(1, 9)))
+            if turn % 10 == 9:
+                session.run(lambda unit: unit.trim(NOW_MS + 2, 1, 1, 3))
+        extend(session, rows=7)
+    with contextlib.closing(apsw.Connection(str(tmp_path / "new.db"))) as connection:
+        # Raises where the index holds anything else than the table's texts.
+        connection.execute("INSERT INTO person__c_search (person__c_search, rank) VALUES ('integrity-check', 1)")
 
 
 def test_fields_that_come_and_go(session: Session, reader: ReadOnlyReplica) -> None:

@@ -14,5 +14,8 @@ SELECT count(*) FROM sqlite_schema WHERE name = ? COLLATE NOCASE;
 -- name: search_state
 SELECT search, search_row FROM object WHERE name = ?;
 
+-- name: search_row
+SELECT search_row FROM object WHERE name = ?;
+
 -- name: set_search_state
 UPDATE object SET search = ?, search_row = ? WHERE name = ?;
