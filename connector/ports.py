@@ -222,6 +222,10 @@ class OrgClient(Protocol):
         """The user as whom we write; None where the login does not tell."""
         ...
 
+    def clock_ms(self) -> int | None:
+        """The org's clock now, to about a second, whatever ours is set to; None before its first answer."""
+        ...
+
     async def limits(self, purpose: Purpose) -> Mapping[str, Any]:
         """The org's limits resource."""
         ...
@@ -545,7 +549,11 @@ class Unit(Protocol):
         ...
 
     def claimed(self, object_name: str, ids: Iterable[RecordId]) -> frozenset[RecordId]:
-        """Those of the ids that a create or upsert of ours has as its result."""
+        """Those of the ids that a create or upsert of ours has made, by its result or the change that came back."""
+        ...
+
+    def creations_seen(self, command_ids: Sequence[str]) -> Mapping[str, RecordId]:
+        """Those of the commands whose creation of a record has come back, with the record."""
         ...
 
     def accepted_since(self, object_name: str, since_ms: int, limit: int, *, deletes: bool = False) -> int | None:

@@ -129,6 +129,9 @@ class ScriptedOrg:
     async def user_id(self) -> RecordId:
         return US
 
+    def clock_ms(self) -> None:
+        """Not known: nothing was answered yet."""
+
     async def retrieve(
         self, _name: str, ids: Sequence[RecordId], _fields: Sequence[str], _purpose: Purpose
     ) -> Sequence[Mapping[str, Any] | None]:

@@ -180,6 +180,9 @@ class FakeOrg:
     async def user_id(self) -> RecordId | None:
         return RecordId("0055f000007NnAbAAK")
 
+    def clock_ms(self) -> int | None:
+        return self.server_ms
+
     async def limits(self, purpose: Purpose) -> Mapping[str, Any]:
         self._called("limits", purpose)
         return {"DailyApiRequests": {"Max": 15000, "Remaining": 15000}}

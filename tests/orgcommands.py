@@ -2,9 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class OrgBench:
 
     Attributes:
         commits: What was committed in the org since the bench was made, in order.
+        ahead_ms: How far the connector's clock is before the org's.
     """
 
     org: DevOrg
@@ -62,6 +63,7 @@ class OrgBench:
     rules: OutboundRules
     commits: list[Commit] = field(default_factory=list)
     given: int = 0
+    ahead_ms: int = 0
 
     def __post_init__(self) -> None:
         self.answers = Envelope(Topics(root="t"), node="n")
@@ -76,7 +78,7 @@ class OrgBench:
         self.writer: CommandWriter | None = None
 
     def now_ms(self) -> int:
-        return self.org.ctx.clock.now_ms()
+        return self.org.ctx.clock.now_ms() + self.ahead_ms
 
     def _stored(self) -> None:
         if self.writer is not None:
@@ -220,7 +222,7 @@ async def bench_over(org: DevOrg, copy: Copy, *, external_id: str = "") -> Async
 
 
 def _rules(
-    objects: Iterable[str],
+    specs: Mapping[str, ObjectSpec],
     *,
     external_id: str,
     owner: Mapping[str, str] | None = None,
@@ -231,12 +233,13 @@ def _rules(
         writable=True,
         fields=frozenset(),
         operations=EVERYTHING,
-        external_id=external_id,
+        external_id="",
         on_conflict=ConflictPolicy.MERGE,
         owner=owner or {},
     )
+    keyed = replace(allowed, external_id=external_id)
     return OutboundRules(
-        objects=dict.fromkeys(objects, allowed),
+        objects={name: keyed if external_id in spec.described else allowed for name, spec in specs.items()},
         max_payload_bytes=1 << 18,
         backoff_max_s=0.3,
         settle_ms=settle_ms,

@@ -74,6 +74,7 @@ class Command:
         answer_lost: The org may have taken an earlier attempt: find out before the next one.
         errors: The org's errors of the last attempt.
         sent_ms: When the last call began, milliseconds since the Unix epoch, UTC.
+        began_ms: The org's clock at that moment; None where it was not known.
         written_ms: The org's clock when it answered the write, milliseconds since the Unix epoch, UTC.
         retry_ms: Not to be tried before this time.
     """
@@ -105,6 +106,7 @@ class Command:
     carried_by: str | None = None
     ingest: int | None = None
     sent_ms: int | None = None
+    began_ms: int | None = None
     written_ms: int | None = None
     retry_ms: int | None = None
     completed_ms: int | None = None

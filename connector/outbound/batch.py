@@ -166,7 +166,9 @@ class Batches:
 
         def put_back(unit: Unit) -> None:
             for command in commands:
-                unit.update_command(replace(_waiting(command), attempts=command.attempts - 1, sent_ms=None))
+                unit.update_command(
+                    replace(_waiting(command), attempts=command.attempts - 1, sent_ms=None, began_ms=None)
+                )
 
         await self._replica.run(put_back)
 
@@ -290,9 +292,9 @@ class Batches:
 
     def _begun(self, unit: Unit, send: Send, ingest: int | None = None) -> Send:
         """The write as it is on disk before the org hears of it."""
+        begun: dict[str, Any] = {"sent_ms": self._now_ms(), "began_ms": self._org.clock_ms(), "ingest": ingest}
         sending = tuple(
-            replace(c, status=CommandStatus.SENDING, attempts=c.attempts + 1, sent_ms=self._now_ms(), ingest=ingest)
-            for c in send.commands
+            replace(c, status=CommandStatus.SENDING, attempts=c.attempts + 1, **begun) for c in send.commands
         )
         for command in sending:
             unit.update_command(command)

@@ -1,14 +1,18 @@
 """Creates whose answer was lost: did the org take them?
 
-With an external id the org itself can tell. Without one the record is looked for among those that our user created
-since: one that has every value sent is the create's, unless another command has it for its result. Where there is none,
-it may still become visible: a request may run ten minutes in the org. After that time a create is repeated only if our
-user has made no other record either that no command accounts for: a trigger may have changed what we sent.
+The record may have come back as a change before the question is put: then the replica knows, even of one that is gone
+by now. With an external id the org itself can tell. Without one the record is looked for among those that our user
+created since: one that has every value sent is the create's, unless another command has it for its result. Where
+there is none, it may still become visible: a request may run ten minutes in the org. After that time a create is
+repeated only if our user has made no other record either that no command accounts for: a trigger may have changed
+what we sent.
+
+Times are the org's wherever it had told its clock before the command was sent: ours may have been set since.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -18,9 +22,9 @@ from connector.model.objects import ObjectSpec
 from connector.model.record import ReadRecord
 from connector.model.times import to_ms
 from connector.outbound.soql import literal, moment
-from connector.ports import OrgClient, Purpose, Replica
+from connector.ports import OrgClient, Purpose, Replica, Unit
 
-# The stamp of a record is the org's clock, the time of acceptance ours.
+# The org's clock is known to a second or so, and where it was not known when a command was sent ours stands for it.
 CLOCK_SKEW_MS = 5 * 60 * 1000
 MOST_CANDIDATES = 20_000
 _KEYS_PER_QUERY = 200
@@ -79,14 +83,30 @@ class Settling:
             TransientError, OrgRefused: The org could not be asked.
         """
         key = spec.described.get(external_id)
+        found = await self._seen(spec, lost)
+        lost = [c for c in lost if c.command_id not in found]
         keyed = [c for c in lost if key is not None and c.fields.get(external_id) is not None]
-        found: dict[str, Found] = {}
         for start in range(0, len(keyed), _KEYS_PER_QUERY):
             found |= await self._by_key(spec, keyed[start : start + _KEYS_PER_QUERY], external_id)
         rest = [c for c in lost if c.command_id not in found]
         if rest:
             found |= await self._by_values(spec, rest)
         return found
+
+    async def _seen(self, spec: ObjectSpec, lost: Sequence[Command]) -> dict[str, Found]:
+        """Those whose record has come to the replica with all that they set, and is not somebody else's.
+
+        It may be gone for good by now, so that the org shows nothing of it.
+        """
+        seen = await self._replica.run(lambda unit: unit.creations_seen([c.command_id for c in lost]))
+        user = await self._org.user_id() if seen else None
+        ids, creators = sorted(set(seen.values())), dict[RecordId, RecordId]()
+        for start in range(0, len(ids) if user and "CreatedById" in spec.described else 0, _KEYS_PER_QUERY):
+            listed = ", ".join(f"'{record_id}'" for record_id in ids[start : start + _KEYS_PER_QUERY])
+            soql = f"SELECT Id, CreatedById FROM {spec.name} WHERE Id IN ({listed})"  # noqa: S608 - ids of the replica
+            page = await self._org.query(soql, Purpose.COMMAND, deleted=True)
+            creators |= {to_record_id(row["Id"]): to_record_id(row["CreatedById"]) for row in page.records}
+        return {c: Found(Verdict.TAKEN, r) for c, r in seen.items() if creators.get(r, user) == user}
 
     async def _by_key(self, spec: ObjectSpec, lost: Sequence[Command], external_id: str) -> dict[str, Found]:
         """By external id; those that are not there are left out if the field does not keep a second one off."""
@@ -111,50 +131,52 @@ class Settling:
         creator, created = row.get("CreatedById"), row.get("CreatedDate")
         if creator is not None and user is not None and to_record_id(creator) != user:
             return False
-        return created is None or to_ms(created) >= command.accepted_ms + ahead_ms - CLOCK_SKEW_MS
+        return created is None or to_ms(created) >= _since_ms(command, ahead_ms)
 
     async def _by_values(self, spec: ObjectSpec, lost: Sequence[Command]) -> dict[str, Found]:
         user = await self._org.user_id()
         if user is None or len(_stamps(spec)) < len(("CreatedById", "CreatedDate")):
             return {c.command_id: Found(Verdict.UNKNOWN) for c in lost}
-        under_way = await self._replica.run(lambda unit: unit.open_creates(spec.name))
-        rows = await self._created(spec, user, min(c.accepted_ms for c in lost))
-        if rows is None:
+        under_way = await self._replica.run(lambda unit: _without_a_record(unit, unit.open_creates(spec.name)))
+        created = await self._created(spec, user, lost)
+        if created is None:
             return {c.command_id: Found(Verdict.UNKNOWN) for c in lost}
-        claimed = await self._replica.run(lambda unit: unit.claimed(spec.name, [row.id for row in rows]))
-        return dict(self._matched(spec, lost, under_way, [row for row in rows if row.id not in claimed]))
+        claimed = await self._replica.run(lambda unit: unit.claimed(spec.name, [row.id for row in created.rows]))
+        rows = [row for row in created.rows if row.id not in claimed]
+        return dict(self._matched(spec, lost, under_way, replace(created, rows=rows)))
 
-    async def _created(self, spec: ObjectSpec, user: RecordId, since_ms: int) -> Sequence[ReadRecord] | None:
-        """What our user has created since then, deleted or not; None if it is too much to look through."""
+    async def _created(self, spec: ObjectSpec, user: RecordId, lost: Sequence[Command]) -> "_Created | None":
+        """What our user has created since they were sent, deleted or not; None if it is too much to look through."""
         ahead_ms = 0
         columns = ", ".join(spec.read_fields())
         while True:
-            since = moment(since_ms + ahead_ms - CLOCK_SKEW_MS)
+            since = moment(min(_since_ms(command, ahead_ms) for command in lost))
             soql = (
                 f"SELECT {columns} FROM {spec.name} "  # noqa: S608 - names of the describe result, a time and an id
                 f"WHERE CreatedById = '{user}' AND CreatedDate >= {since}"
             )
             page = await self._org.query(soql, Purpose.COMMAND, deleted=True)
             behind_ms = self._now_ms() - page.server_ms
-            if behind_ms <= CLOCK_SKEW_MS // 2 - ahead_ms:
+            if behind_ms <= CLOCK_SKEW_MS // 2 - ahead_ms or all(c.began_ms is not None for c in lost):
                 break
             ahead_ms = -behind_ms  # the org's clock is far behind ours: ask again from where it was then
         if page.total_count > MOST_CANDIDATES:
             return None
-        rows = list(page.records)
+        rows, asked_ms = list(page.records), page.server_ms
         while page.next_url is not None:
             page = await self._org.query_more(page.next_url, Purpose.COMMAND)
             rows.extend(page.records)
-        return [self._read(spec, row) for row in rows]
+        return _Created([self._read(spec, row) for row in rows], asked_ms)
 
     def _matched(
-        self, spec: ObjectSpec, lost: Sequence[Command], under_way: Sequence[Command], rows: Sequence[ReadRecord]
+        self, spec: ObjectSpec, lost: Sequence[Command], under_way: Sequence[Command], created: "_Created"
     ) -> Iterator[tuple[str, Found]]:
         """Each command with a record that has all its values, as far as they can be told apart.
 
-        `under_way`: every create without an answer, `lost` among them; `rows`: records that no command accounts for.
+        `under_way`: every create without an answer and a record, `lost` among them; `created`: records that no command
+        accounts for.
         """
-        candidates = _Candidates(spec, rows)
+        candidates = _Candidates(spec, created.rows)
         asked = {c.command_id for c in lost}
         open_now = [*lost, *(c for c in under_way if c.command_id not in asked)]
         alike = Counter(_content(c) for c in open_now)
@@ -168,10 +190,24 @@ class Settling:
             elif 0 < len(fitting) <= alike[_content(command)]:
                 candidates.take(fitting[0])
                 yield command.command_id, Found(Verdict.TAKEN, fitting[0])
-            elif self._now_ms() < (command.sent_ms or command.accepted_ms) + self._settle_ms:
+            elif self._waited_ms(command, created.asked_ms) < self._settle_ms:
                 yield command.command_id, Found(Verdict.OPEN)
             else:
                 yield command.command_id, Found(Verdict.UNKNOWN if fitting or strange else Verdict.ABSENT)
+
+    def _waited_ms(self, command: Command, asked_ms: int) -> int:
+        """Since the call began: by the org's clock, if that was known then."""
+        if command.began_ms is not None:
+            return asked_ms - command.began_ms
+        return self._now_ms() - (command.sent_ms or command.accepted_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class _Created:
+    """Records that our user created, and the org's clock when it was asked for them."""
+
+    rows: Sequence[ReadRecord]
+    asked_ms: int
 
 
 class _Candidates:
@@ -202,6 +238,18 @@ class _Candidates:
     def take(self, record_id: RecordId) -> None:
         """It is a command's."""
         self._taken.add(record_id)
+
+
+def _since_ms(command: Command, ahead_ms: int) -> int:
+    """The org has not taken a command before this, by its clock; `ahead_ms`: by how much that is before ours."""
+    if command.began_ms is not None:
+        return command.began_ms - CLOCK_SKEW_MS
+    return command.accepted_ms + ahead_ms - CLOCK_SKEW_MS
+
+
+def _without_a_record(unit: Unit, creates: Sequence[Command]) -> Sequence[Command]:
+    seen = unit.creations_seen([c.command_id for c in creates])
+    return [c for c in creates if c.command_id not in seen]
 
 
 def _content(command: Command) -> str:

@@ -19,7 +19,7 @@ from connector.outbound.shown import Shown
 from connector.outbound.soql import still_holds, unchanged_since
 from connector.ports import RecordWrite, Unit
 
-# A lost write of ours is stamped by the org's clock, its beginning by ours.
+# A lost write of ours is stamped by the org's clock, its beginning perhaps by ours.
 CLOCK_SKEW_MS = 5 * 60 * 1000
 MOST_MERGED = 50
 
@@ -384,7 +384,7 @@ class Planner:
 
 def _began_ms(command: Command) -> int:
     """A stamp of the org's before this is none of the command's writing."""
-    return (command.sent_ms or command.accepted_ms) - CLOCK_SKEW_MS
+    return (command.began_ms or command.sent_ms or command.accepted_ms) - CLOCK_SKEW_MS
 
 
 def _failed(command: Command, problem: OrgProblem) -> Command:

@@ -206,6 +206,10 @@ class RestClient:
         """See `OrgClient`."""
         return (await self._transport.token()).user_id
 
+    def clock_ms(self) -> int | None:
+        """See `OrgClient`."""
+        return self._transport.clock_ms()
+
 
 def _part(part: Mapping[str, Any], answer: Answer) -> QueryPage | OrgRefusal:
     """One part of a composite answer.

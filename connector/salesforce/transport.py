@@ -6,6 +6,7 @@ after a 401 drops the caller's headers: a conditional write would become an unco
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,7 +22,7 @@ from simple_salesforce.exceptions import SalesforceError
 from connector.errors import ConnectorError, LinkDown, OrgUnavailable, StoreBusy
 from connector.model.codes import EXPIRED_SESSION, is_daily_limit
 from connector.ports import Purpose
-from connector.salesforce.answers import Answer, is_success, problems
+from connector.salesforce.answers import Answer, clock_ms, is_success, problems
 from connector.salesforce.budget import ApiBudget
 from connector.salesforce.login import Session
 from connector.salesforce.login_answers import Token
@@ -77,6 +78,7 @@ class Transport:
         self._free = asyncio.Semaphore(WORKERS)
         self._local = threading.local()
         self._opened: list[requests.Session] = []
+        self._clock: tuple[int, float] | None = None  # the org's, and when it was told
 
     async def __aenter__(self) -> Self:
         self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="salesforce.rest")
@@ -93,6 +95,13 @@ class Transport:
     async def token(self) -> Token:
         """The token that calls are made with."""
         return await self._session.token()
+
+    def clock_ms(self) -> int | None:
+        """The org's clock now, from its newest answer and the time since; None before the first one."""
+        if self._clock is None:
+            return None
+        told_ms, at_s = self._clock
+        return told_ms + int((time.monotonic() - at_s) * 1000)
 
     async def send(self, request: Request) -> Answer:
         """The org's answer, whatever its status; a dead token is renewed and the call repeated once, as it was.
@@ -121,6 +130,8 @@ class Transport:
         await self._take(request.purpose)
         answer = await self._in_thread(token, request)
         self._budget.answered(answer.headers)
+        told_ms = clock_ms(answer.headers)
+        self._clock = self._clock if told_ms is None else (told_ms, time.monotonic())
         if not is_success(answer.status) and is_daily_limit(problems(answer)):
             self._budget.used_up()
         return answer

@@ -1,6 +1,6 @@
 """The queue of commands and what became of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -128,9 +128,14 @@ class Commands(Part):
         return self._found("open_creates", {"object": object_name})
 
     def claimed(self, object_name: str, ids: Iterable[RecordId]) -> frozenset[RecordId]:
-        """Those of the ids that a create or upsert of ours has as its result."""
+        """Those of the ids that a create or upsert of ours has made, by its result or the change that came back."""
         rows = self._db.execute(_SQL["claimed"], {"object": object_name, "ids": to_json(list(ids))})
         return frozenset(RecordId(str(row[0])) for row in rows)
+
+    def creations_seen(self, command_ids: Sequence[str]) -> Mapping[str, RecordId]:
+        """Those of the commands whose creation of a record has come back, with the record."""
+        rows = self._db.execute(_SQL["creations_seen"], {"ids": to_json(command_ids)})
+        return {str(command_id): RecordId(str(record_id)) for command_id, record_id in rows}
 
     def accepted_since(self, object_name: str, since_ms: int, limit: int, *, deletes: bool = False) -> int | None:
         """When the `limit`th newest command (delete) on the object was accepted, if that was after `since_ms`.
@@ -220,6 +225,7 @@ def _row(command: Command) -> dict[str, Any]:
         "accepted_at": iso(command.accepted_ms),
         "expires_at": iso_or_none(command.expires_ms),
         "sent_at": iso_or_none(command.sent_ms),
+        "began_at": iso_or_none(command.began_ms),
         "written_at": iso_or_none(command.written_ms),
         "retry_at": iso_or_none(command.retry_ms),
         "completed_at": iso_or_none(command.completed_ms),
@@ -230,7 +236,7 @@ def _command(*row: Any) -> Command:
     (seq, command_id, name, operation, record_id, record_of, external_id, fields, base, base_seq) = row[:10]
     (on_conflict, sender, reply_to, correlation, correlation_data, delivery_key, status, attempts) = row[10:18]
     (answer_lost, errors, conflict, sent, carried_by, ingest) = row[18:24]
-    (accepted_at, expires_at, sent_at, written_at, retry_at, completed_at, _change_version) = row[24:]
+    (accepted_at, expires_at, sent_at, began_at, written_at, retry_at, completed_at, _change_version) = row[24:]
     key = from_json(external_id)
     return Command(
         command_id=command_id,
@@ -260,6 +266,7 @@ def _command(*row: Any) -> Command:
         accepted_ms=ms(accepted_at),
         expires_ms=ms_or_none(expires_at),
         sent_ms=ms_or_none(sent_at),
+        began_ms=ms_or_none(began_at),
         written_ms=ms_or_none(written_at),
         retry_ms=ms_or_none(retry_at),
         completed_ms=ms_or_none(completed_at),

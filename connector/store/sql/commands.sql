@@ -4,11 +4,12 @@
 INSERT INTO command (
     command_id, object, operation, record_id, record_of, external_id, fields, base, base_seq, on_conflict, sender,
     reply_to, correlation, correlation_data, delivery_key, status, attempts, answer_lost, errors, conflict,
-    sent, carried_by, ingest, accepted_at, expires_at, sent_at, written_at, retry_at, completed_at
+    sent, carried_by, ingest, accepted_at, expires_at, sent_at, began_at, written_at, retry_at, completed_at
 ) VALUES (
     :command_id, :object, :operation, :record_id, :record_of, :external_id, :fields, :base, :base_seq, :on_conflict,
     :sender, :reply_to, :correlation, :correlation_data, :delivery_key, :status, :attempts, :answer_lost, :errors,
-    :conflict, :sent, :carried_by, :ingest, :accepted_at, :expires_at, :sent_at, :written_at, :retry_at, :completed_at
+    :conflict, :sent, :carried_by, :ingest, :accepted_at, :expires_at, :sent_at, :began_at, :written_at,
+    :retry_at, :completed_at
 ) ON CONFLICT (command_id) DO NOTHING;
 
 -- name: add_key
@@ -18,8 +19,8 @@ INSERT INTO command_key (seq, key, open) VALUES (:seq, :key, :open);
 UPDATE command SET
     record_id = :record_id, base = :base, base_seq = :base_seq, status = :status, attempts = :attempts,
     answer_lost = :answer_lost, errors = :errors, conflict = :conflict, sent = :sent, carried_by = :carried_by,
-    ingest = :ingest, expires_at = :expires_at, sent_at = :sent_at, written_at = :written_at, retry_at = :retry_at,
-    completed_at = :completed_at
+    ingest = :ingest, expires_at = :expires_at, sent_at = :sent_at, began_at = :began_at, written_at = :written_at,
+    retry_at = :retry_at, completed_at = :completed_at
 WHERE command_id = :command_id RETURNING
     seq, EXISTS (SELECT 1 FROM command_key WHERE seq = command.seq AND open = (:status NOT IN ('accepted', 'sending')));
 
@@ -116,8 +117,16 @@ WHERE status IN ('accepted', 'sending') AND object = :object AND operation = 'cr
 ORDER BY seq;
 
 -- name: claimed
-SELECT DISTINCT record_id FROM command
-WHERE record_id IN (SELECT value FROM json_each(:ids)) AND object = :object AND operation IN ('create', 'upsert');
+SELECT record_id FROM command
+WHERE record_id IN (SELECT value FROM json_each(:ids)) AND object = :object AND operation IN ('create', 'upsert')
+UNION
+SELECT id FROM change
+WHERE id IN (SELECT value FROM json_each(:ids)) AND object = :object AND operation = 'create'
+    AND command_id IS NOT NULL;
+
+-- name: creations_seen
+SELECT command.command_id, change.id FROM command JOIN change ON change.version = command.change_version
+WHERE command.command_id IN (SELECT value FROM json_each(:ids)) AND change.operation = 'create';
 
 -- name: accepted_since
 SELECT accepted_at FROM command

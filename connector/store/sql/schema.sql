@@ -69,6 +69,7 @@ CREATE TABLE command (
     accepted_at TEXT NOT NULL,
     expires_at TEXT,
     sent_at TEXT,
+    began_at TEXT,
     written_at TEXT,
     retry_at TEXT,
     completed_at TEXT,

@@ -1,0 +1,134 @@
+"""Creates whose answer was lost, settled with the local org: what the replica has seen of them, and by which clock."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from connector.devorg.objects.residents import SECOND_EDITOR_ID
+from connector.devorg.server import DevOrg
+from connector.model.command import Command, CommandStatus
+from tests.copies import copied
+from tests.orgcommands import OrgBench, bench_over, org_bench
+from tests.waiting import until
+
+FIELDS = {"Lead": ("LastName", "Company"), "Invoice__c": ("Name", "BlackRoad_Key__c")}
+HOUR_MS = 3_600_000
+LEAD = {"LastName": "Once", "Company": "Acme"}
+
+
+@pytest.fixture
+async def org() -> AsyncIterator[DevOrg]:
+    async with DevOrg() as started:
+        started.ctx.schema.select(*FIELDS)
+        yield started
+
+
+async def lose_answer(bench: OrgBench, *creates: tuple[str, str]) -> None:
+    """Creates (command id, object) that the org takes and whose answer is lost; nothing more is sent afterwards."""
+    for command_id, name in creates:
+        fields = LEAD if name == "Lead" else {"Name": "Once"}
+        await bench.give(name, "create", {"command_id": command_id, "fields": fields})
+    bench.org.ctx.faults.add("rest", method="POST", drop_response=True)
+    writer = bench.make_writer()
+    job = asyncio.create_task(writer.run())
+
+    async def lost() -> bool:
+        return all([(await bench.command(c)).answer_lost for c, _ in creates])
+
+    await until(lost, 10)
+    bench.org.ctx.faults.clear()
+    writer.drain()
+    await job
+
+
+def made(org: DevOrg, table: str) -> list[str]:
+    found = org.ctx.database.connection.execute(f"SELECT Id FROM record_{table} WHERE CreatedDate > '2026'")  # noqa: S608 - a name from below
+    return [row["Id"] for row in found]
+
+
+async def test_a_clock_that_ran_ahead_hides_no_record(org: DevOrg, tmp_path: Path) -> None:
+    """Accepted and sent by a clock seven hours ahead, which is then set right: the record is found where it is."""
+    async with org_bench(tmp_path / "r.db", org, FIELDS, external_id="BlackRoad_Key__c", settle_ms=300) as bench:
+        before = len(made(org, "lead")), len(made(org, "invoice__c"))
+        bench.ahead_ms = 7 * HOUR_MS
+        await lose_answer(bench, ("lead", "Lead"), ("invoice", "Invoice__c"))
+        bench.ahead_ms = 0
+        await bench.send_all()
+        done = [await bench.command(c) for c in ("lead", "invoice")]
+    assert [(c.status, c.attempts) for c in done] == [(CommandStatus.SUCCEEDED, 1)] * 2
+    assert (len(made(org, "lead")), len(made(org, "invoice__c"))) == (before[0] + 1, before[1] + 1)
+
+
+async def test_a_clock_that_jumps_ahead_ends_no_settling(org: DevOrg, tmp_path: Path) -> None:
+    """The org may be at it still: its own clock tells when a request has had its time."""
+    async with org_bench(tmp_path / "r.db", org, FIELDS, settle_ms=HOUR_MS) as bench:
+        await bench.give("Lead", "create", {"command_id": "a", "fields": LEAD})
+        org.ctx.faults.add("rest", method="POST", path="/sobjects/Lead", close=True)
+        async with bench.sending():
+            await until(lambda: _lost(bench, "a"), 10)
+            bench.ahead_ms = 7 * HOUR_MS
+            asked = len(org.ctx.usage.calls)
+            await until(lambda: _asked_again(bench, asked), 10)
+        assert (await bench.command("a")).status is CommandStatus.ACCEPTED
+        assert (await bench.command("a")).attempts == 1
+
+
+async def _lost(bench: OrgBench, command_id: str) -> bool:
+    return (await bench.command(command_id)).answer_lost
+
+
+async def _asked_again(bench: OrgBench, _before: int) -> bool:
+    return sum(n for call, n in bench.org.ctx.usage.calls.items() if "query" in call) >= 2
+
+
+@pytest.fixture
+async def watched(org: DevOrg, tmp_path: Path) -> AsyncIterator[tuple[DevOrg, OrgBench]]:
+    """A bench over a replica that the stream keeps; both creates were taken, and came back."""
+    wanted = {name: list(fields) for name, fields in FIELDS.items()}
+    async with copied(org, tmp_path / "r.db", wanted=wanted) as copy:
+        await copy.until_live()
+        async with bench_over(org, copy, external_id="BlackRoad_Key__c") as bench:
+            await lose_answer(bench, ("lead", "Lead"), ("invoice", "Invoice__c"))
+
+            async def came_back() -> bool:
+                return {c.command_id for c in await copy.changes()} >= {"lead", "invoice"}
+
+            await until(came_back, 10)
+            yield org, bench
+
+
+async def test_a_record_that_was_seen_and_is_gone_is_not_made_again(watched: tuple[DevOrg, OrgBench]) -> None:
+    """Somebody deleted it for good before the org was asked: the org shows nothing, but its change had come."""
+    org, bench = watched
+    commits = [c for c in bench.commits if any(change.kind == "CREATE" for change in c.changes)]
+    ids = {change.object: change.id for commit in commits for change in commit.changes}
+    with org.ctx.org.transaction(SECOND_EDITOR_ID, "") as work:
+        for name, record_id in ids.items():
+            work.purge(name, record_id)
+    await bench.send_all()
+    assert _ends([await bench.command("lead"), await bench.command("invoice")]) == [
+        (CommandStatus.SUCCEEDED, 1, ids["Lead"]),
+        (CommandStatus.SUCCEEDED, 1, ids["Invoice__c"]),
+    ]
+    assert _creates(bench) == Counter(ids.values())
+
+
+async def test_a_record_that_came_back_is_nobody_elses(watched: tuple[DevOrg, OrgBench]) -> None:
+    """Another lost create with the same content does not get it for its own."""
+    _org, bench = watched
+    await lose_answer(bench, ("twin", "Lead"))
+    await bench.send_all()
+    done = [await bench.command("lead"), await bench.command("twin")]
+    assert [(c.status, c.attempts) for c in done] == [(CommandStatus.SUCCEEDED, 1)] * 2
+    assert len({c.record_id for c in done}) == 2
+
+
+def _ends(commands: Sequence[Command]) -> list[tuple[CommandStatus, int, str | None]]:
+    return [(c.status, c.attempts, c.record_id) for c in commands]
+
+
+def _creates(bench: OrgBench) -> Counter[str]:
+    return Counter(change.id for commit in bench.commits for change in commit.changes if change.kind == "CREATE")
