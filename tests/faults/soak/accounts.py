@@ -3,54 +3,63 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from connector.devorg.commits import Commit, RowChange
 from tests.faults.soak.commands import FINAL, KEYED, MARKED, OURS, Asked
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
-    """One record that the connector changed in one transaction."""
+class Deeds:
+    """What happened in the org.
 
-    change: RowChange
-    mark: str | None
+    Attributes:
+        commits: All of them, in order.
+        purged: Id of a record that is gone for good -> how many commits there were by then.
+    """
 
+    commits: Sequence[Commit]
+    purged: Mapping[str, int]
 
-def effects(commits: Sequence[Commit]) -> Iterator[Effect]:
-    """What the connector wrote, with the mark of the command where it left a new one."""
-    for commit in commits:
-        if not commit.origin.startswith(OURS):
-            continue
-        for change in commit.changes:
+    def ours(self) -> Iterator[Commit]:
+        """What the connector wrote."""
+        return (commit for commit in self.commits if commit.origin.startswith(OURS))
+
+    def by_mark(self) -> Mapping[str, Sequence[RowChange]]:
+        """What the connector wrote, by the mark of the command where it left a new one."""
+        found: dict[str, list[RowChange]] = {}
+        for change in (change for commit in self.ours() for change in commit.changes):
             name = MARKED.get(change.object)
             now = change.after.get(name) if name else None
             before = change.before.get(name) if name and change.before else None
-            yield Effect(change, now if isinstance(now, str) and now != before else None)
+            if isinstance(now, str) and now != before:
+                found.setdefault(now, []).append(change)
+        return found
+
+    def was_gone(self, record_id: str, later: RowChange) -> bool:
+        """Whether nothing showed any more that there had been a record when this was written."""
+        at = next(at for at, commit in enumerate(self.commits) if any(change is later for change in commit.changes))
+        return self.purged.get(record_id, at + 1) <= at
 
 
-def wrong_accounts(
-    asked: Mapping[str, Asked], commits: Sequence[Commit], live: Collection[str], *, doubled: bool
-) -> Iterator[str]:
+def wrong_accounts(asked: Mapping[str, Asked], deeds: Deeds, live: Collection[str], *, doubled: bool) -> Iterator[str]:
     """Commands whose results and effects do not go together: each has one effect or none, and one answer.
 
     Args:
         asked: All commands.
-        commits: Everything that the org committed.
+        deeds: Everything that happened in the org.
         live: Ids of the records that are not deleted.
         doubled: The broker was away for a while: what the service had sent it, it may have got twice.
     """
-    found = list(effects(commits))
-    by_mark: dict[str, list[RowChange]] = {}
-    for effect in found:
-        if effect.mark is not None:
-            by_mark.setdefault(effect.mark, []).append(effect.change)
-    overwritten = _overwritten(commits)
+    by_mark = deeds.by_mark()
+    overwritten = _overwritten(deeds.commits)
     for one in asked.values():
         if one.operation != "delete" and (one.command_id or not doubled):
             if one.final is None and one.heard and not doubled:
                 yield f"{one}: the daemon had subscribed, and there is no answer"
-            yield from _wrong(one, by_mark.get(one.mark, []), asked, overwritten=one.mark in overwritten)
-    yield from _wrong_deletes(asked, commits, live)
+            changes = _to_be_seen(one, by_mark.get(one.mark, []), deeds)
+            yield from _wrong(one, changes, asked, overwritten=one.mark in overwritten)
+    yield from _wrong_deletes(asked, deeds, live)
     yield from (f"{mark}: written by no command" for mark in by_mark if mark not in asked)
 
 
@@ -78,18 +87,17 @@ def _wrong(one: Asked, changes: Sequence[RowChange], asked: Mapping[str, Asked],
 def _expected(one: Asked, asked: Mapping[str, Asked], *, overwritten: bool) -> tuple[int, int]:
     """How many effects its answer stands for, at least and at most."""
     final = one.final or {}
-    tried_again = final["attempts"] > 1 or one.answer_lost
     match final["status"]:
         case "succeeded":
             wins = one.operation == "upsert" or one.body.get("on_conflict") == "overwrite"
             # The answer was lost, somebody wrote over it or deleted it, and it was to win.
-            again = overwritten and tried_again and wins
+            again = overwritten and one.tried_again and wins
             superseded = one.operation == "update" and _superseded(one, asked)
             return 0 if superseded else 1, max(2, final["attempts"]) if again else 1
         case "unknown":
             return 0, 1
         case "conflict" | "failed":
-            return 0, int(tried_again)
+            return 0, int(one.tried_again)
         case _:
             return 0, 0
 
@@ -112,19 +120,27 @@ def _overwritten(commits: Sequence[Commit]) -> frozenset[str]:
     return frozenset(marks)
 
 
-def _wrong_deletes(asked: Mapping[str, Asked], commits: Sequence[Commit], live: Collection[str]) -> Iterator[str]:
+def _to_be_seen(one: Asked, changes: Sequence[RowChange], deeds: Deeds) -> Sequence[RowChange]:
+    """Without records that it made, and that were gone for good when the org was asked for them."""
+    made = [change for change in changes if change.kind == "CREATE"]
+    gone = [first.id for first, later in pairwise(made) if one.tried_again and deeds.was_gone(first.id, later)]
+    return [change for change in changes if change.id not in gone]
+
+
+def _wrong_deletes(asked: Mapping[str, Asked], deeds: Deeds, live: Collection[str]) -> Iterator[str]:
     """Deletes carry no mark: of each record they are counted together."""
     wanted: dict[str, list[Asked]] = {}
     for one in asked.values():
         if one.operation == "delete":
             wanted.setdefault(one.body["id"], []).append(one)
-    ours = [c for c in commits if c.origin.startswith(OURS) and c.changes]
+    commits = deeds.commits
+    ours = [c for c in deeds.ours() if c.changes]
     done = Counter(c.changes[0].id for c in ours if c.changes[0].kind == "DELETE")  # what cascades comes behind it
     restored = Counter(change.id for commit in commits for change in commit.changes if change.kind == "UNDELETE")
     gone = {change.id for commit in commits for change in commit.changes if change.kind == "DELETE"}
     for record_id, ones in wanted.items():
         # The answer was lost, and somebody restored the record meanwhile: it is deleted again.
-        again = any(one.answer_lost or (one.final or {}).get("attempts", 0) > 1 for one in ones)
+        again = any(one.tried_again for one in ones)
         if done[record_id] > len(ones) + (restored[record_id] if again else 0):
             yield f"{ones[0]}: {len(ones)} deletes asked for, {done[record_id]} made"
         for one in ones:

@@ -64,6 +64,11 @@ class Asked:
         """Answered for good."""
         return self.final is not None
 
+    @property
+    def tried_again(self) -> bool:
+        """The connector had to ask the org what had become of it, or to send it again."""
+        return self.answer_lost or (self.final or {}).get("attempts", 0) > 1
+
     def __str__(self) -> str:
         target = self.body.get("id") or self.body.get("external_id") or ""
         return f"{self.mark}: {self.operation} {self.object} {target} {'with id' if self.command_id else 'without id'}"

@@ -10,7 +10,7 @@ from connector.devorg.events.layout import ABSENT_FIELDS
 from connector.model.times import to_iso, to_ms
 from tests.e2e.replica import OWN_COLUMNS, record_differences
 from tests.e2e.watcher import ROOT
-from tests.faults.soak.accounts import wrong_accounts
+from tests.faults.soak.accounts import Deeds, wrong_accounts
 from tests.faults.soak.fields import OBJECTS
 from tests.faults.soak.world import Missed, World
 
@@ -94,7 +94,8 @@ def problems(world: World) -> list[str]:
         if row["correlation"] in world.service.asked:
             world.service.asked[row["correlation"]].answer_lost = True
     live = {record_id for name in OBJECTS for record_id in world.editor.live(name)}
-    found += wrong_accounts(world.service.asked, world.ledger.commits, live, doubled=world.restarted_broker)
+    deeds = Deeds(world.ledger.commits, world.ledger.purged)
+    found += wrong_accounts(world.service.asked, deeds, live, doubled=world.restarted_broker)
     found += _file(world)
     return found
 

@@ -34,18 +34,22 @@ class RecordingLedger(Ledger):
     """The org's ledger, which keeps the commits with their values as well.
 
     Attributes:
+        purged: Id of a record that is gone for good -> how many commits there were by then.
         at_next_create: To be called once, when a create of the daemon's is carried out and not answered yet.
     """
 
     def __init__(self, org: DevOrg) -> None:
         super().__init__(org.ctx.database)
         self.commits: list[Commit] = []
+        self.purged: dict[str, int] = {}
         self.at_next_create: list[Callable[[], object]] = []
 
     def write(self, commit: Commit, purged: Iterable[tuple[str, str]]) -> None:
         """See `Ledger`."""
-        super().write(commit, purged)
+        gone = list(purged)
+        super().write(commit, gone)
         self.commits.append(commit)
+        self.purged.update((record_id, len(self.commits)) for _, record_id in gone)
         if commit.origin.startswith(OURS) and any(change.kind == "CREATE" for change in commit.changes):
             at_once, self.at_next_create = self.at_next_create, []
             for work in at_once:
