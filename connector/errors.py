@@ -144,6 +144,10 @@ class StoreUnusable(FatalError):
     """The database is corrupt, locked by another daemon, not ours or of a newer version: exit 2, file untouched."""
 
 
+class AnotherOrg(StoreUnusable):
+    """The login is of another org than the one whose records the database holds."""
+
+
 class StoreLocked(StoreUnusable):
     """Another daemon works on the database."""
 

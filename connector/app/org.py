@@ -48,11 +48,15 @@ class Org:
     async def identify(self) -> str:
         """The org's id, pinned to the replica: records and positions of two orgs must not mix.
 
+        Every later login is held against it as well: an org that is away now may come back as another.
+
         Raises:
             TransientError: No login now, and the replica knows no org.
-            StoreUnusable: The replica is another org's.
+            AnotherOrg: The replica is another org's.
         """
         known = await self.database.run(lambda unit: unit.cursor(ORG_CURSOR))
+        if known is not None:
+            self.session.expect_org(known)
         try:
             told: str = (await self.session.token()).org_id
         except TransientError as error:
@@ -63,8 +67,7 @@ class Org:
             return known
         if known is None:
             await self.database.run(lambda unit: unit.set_cursor(ORG_CURSOR, told, wall_clock_ms()))
-        elif known != told:
-            raise StoreUnusable(f"the replica holds org {known}, the login is of org {told}: set another storage.path")
+            self.session.expect_org(told)
         self._id = told
         return told
 

@@ -40,7 +40,7 @@ class Starting:
 
         Raises:
             TransientError: The org cannot be asked and the replica does not know: to be called again.
-            StoreUnusable: The replica is another org's.
+            AnotherOrg: The replica is another org's.
         """
         if self._known:
             return

@@ -27,7 +27,7 @@ from connector.devorg.objects.schema import Schema
 from connector.devorg.records.org import Org
 from connector.devorg.rest import bulk, collections, ingest, limits, query, replication, sobjects, tooling
 from connector.devorg.settings import OrgSettings
-from connector.devorg.tokens import Credentials, KeyPair, Tokens
+from connector.devorg.tokens import ORG_ID_META, Credentials, KeyPair, Tokens
 from connector.devorg.usage import Usage
 
 HOST = "127.0.0.1"
@@ -175,7 +175,7 @@ def _context(database: OrgDatabase, settings: OrgSettings) -> Context:
         database=database,
         clock=clock,
         settings=settings,
-        org_id=ORGANIZATION_ID,
+        org_id=database.meta(ORG_ID_META) or ORGANIZATION_ID,
         default_user_id=INTEGRATION_USER_ID,
         credentials=credentials,
     )

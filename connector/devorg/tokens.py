@@ -15,6 +15,7 @@ from connector.devorg.database import OrgDatabase
 from connector.devorg.settings import OrgSettings
 
 KEY_BITS = 2048
+ORG_ID_META = "org_id"
 TOKEN_BYTES = 48
 
 TokenKind = Literal["access", "refresh"]
@@ -102,8 +103,11 @@ class Tokens:
     _tokens: dict[str, _Token] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.database.connection.execute(_SCHEMA)
+        self._load()
+
+    def _load(self) -> None:
         connection = self.database.connection
-        connection.execute(_SCHEMA)
         defaults = (
             (self.default_access_token, "access", self.default_user_id, self.credentials.refresh_token),
             (self.credentials.refresh_token, "refresh", self.default_user_id, ""),
@@ -165,6 +169,14 @@ class Tokens:
         alive = [text for text, known in self._tokens.items() if known.kind == kind and self._alive(known)]
         self._kill(alive)
         return len(alive)
+
+    def become(self, org_id: str) -> None:
+        """Be another org from here on, as a sandbox is after its refresh: every token is dead."""
+        self.expire("access")
+        self.expire("refresh")
+        self.org_id = org_id
+        self.database.set_meta(ORG_ID_META, org_id)
+        self._load()
 
     def _alive(self, token: _Token) -> bool:
         idle_ms = self.clock.now_ms() - token.used_ms

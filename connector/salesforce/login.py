@@ -10,7 +10,7 @@ from typing import Self
 import aiohttp
 import structlog
 
-from connector.errors import ConnectorError, LinkDown, LoginRefused, OrgThrottled, TransientError
+from connector.errors import AnotherOrg, ConnectorError, LinkDown, LoginRefused, OrgThrottled, TransientError
 from connector.model.codes import is_daily_limit
 from connector.model.ids import to_record_id
 from connector.salesforce import flows
@@ -68,6 +68,7 @@ class Session:
         self._unsaved = False
         self._given_out = False
         self._skew_s = 0.0
+        self._org_id: str | None = None
 
     def __repr__(self) -> str:
         return f"Session(flow={self._flow!r}, host={self._host!r})"
@@ -83,10 +84,15 @@ class Session:
             with suppress(asyncio.CancelledError, ConnectorError):
                 await self._flight
 
+    def expect_org(self, org_id: str) -> None:
+        """From here on no token of another org is given out: the replica holds this one's records."""
+        self._org_id = org_id
+
     async def token(self) -> Token:
         """The token to use.
 
         Raises:
+            AnotherOrg: The login led to another org than the one that is expected.
             LoginRefused: A person must change something. Asked again before `retry_after_s`, no request is sent.
             TransientError: The org cannot be reached or wants us to wait.
         """
@@ -96,7 +102,7 @@ class Session:
         """A token in place of one that the org no longer takes.
 
         Raises:
-            LoginRefused, TransientError: As `token`.
+            AnotherOrg, LoginRefused, TransientError: As `token`.
         """
         if self._token is not None and self._token.value != stale.value:
             return self._token
@@ -126,8 +132,13 @@ class Session:
                 self._held = (_monotonic() + error.retry_after_s, error)
             log.warning("login.failed", flow=self._flow, error=str(error), retry_after_s=error.retry_after_s)
             raise
-        self._token, self._refusals = granted.token, 0
         self._logins.append(_monotonic())  # one that nobody answered is no token that died
+        if self._org_id not in (None, granted.token.org_id):
+            raise AnotherOrg(
+                f"the replica holds org {self._org_id}, the login is of org {granted.token.org_id}: "
+                "set another storage.path"
+            )
+        self._token, self._refusals = granted.token, 0
         log.info(
             "login.succeeded",
             flow=self._flow,

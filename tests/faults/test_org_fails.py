@@ -42,6 +42,37 @@ def test_the_org_is_down_at_a_later_start(stack: Stack) -> None:
     stack.settled()
 
 
+OTHER_ORG = "00D5f00000OtherEAB"
+
+
+@pytest.mark.parametrize("running", [False, True], ids=["it was away at the start", "it was there"])
+def test_the_org_comes_back_as_another_one(make_stack: MakeStack, running: bool) -> None:
+    """Another organization id behind the same address: exit 2, in words, before anything of it is in the replica."""
+    stack = make_stack()
+    stack.start()
+    contact = stack.org.create("Contact", LastName="Ours")
+    stack.until_change(contact)
+    before, rows = stack.replica.last_version(), stack.replica.records("Contact")
+    if not running:
+        stack.daemon.stop()
+    stack.org.call("POST", "/organization", {"id": OTHER_ORG})
+    stack.org.call("POST", "/connections/drop", {"path": "/cometd/"})
+    stack.org.update("Contact", contact, LastName="Theirs")
+    stack.org.create("Contact", LastName="Theirs as well")
+    if not running:
+        stack.org_process.stop()
+        stack.daemon.launch()
+        stack.daemon.until_logged("app.org_unreachable")
+        stack.daemon.until_logged("mesh.connected")
+        stack.org_process.start()
+    assert stack.daemon.wait() == 2
+    assert f"the login is of org {OTHER_ORG}: set another storage.path" in stack.daemon.last_words()
+    assert "Traceback" not in stack.daemon.text()
+    assert (stack.replica.last_version(), stack.replica.records("Contact")) == (before, rows)
+    stack.daemon.launch()
+    assert stack.daemon.wait() == 2
+
+
 def test_connections_are_dropped_under_load(stack: Stack) -> None:
     """Streams and calls cut in the middle of whatever they carry, again and again."""
     with People(stack.told["url"], 21, pause_s=0.02) as people:

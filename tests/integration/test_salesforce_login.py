@@ -12,7 +12,15 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from connector.devorg.server import DevOrg
-from connector.errors import ConfigError, LinkDown, LoginRefused, OrgThrottled, OrgUnavailable, TransientError
+from connector.errors import (
+    AnotherOrg,
+    ConfigError,
+    LinkDown,
+    LoginRefused,
+    OrgThrottled,
+    OrgUnavailable,
+    TransientError,
+)
 from connector.salesforce.login import Session
 from connector.salesforce.token_store import FileTokenStore
 from connector.settings import Secrets
@@ -31,6 +39,7 @@ from tests.orgs import (
     token,
 )
 
+OTHER_ORG = "00D5f00000OtherEAB"
 FLOWS = ("jwt", "client_credentials", "refresh_token", "password", "access_token")
 
 
@@ -64,6 +73,18 @@ async def test_a_dead_token_is_replaced_by_one_request(org: DevOrg, flow: str) -
         assert len({t.value for t in renewed}) == 1
         assert await session.renew(stale) is renewed[0]
         assert sum(org.ctx.usage.logins.values()) == logins + 1
+
+
+@pytest.mark.parametrize("flow", ["jwt", "client_credentials", "password"])
+async def test_another_org_at_the_same_address_is_refused(org: DevOrg, flow: str) -> None:
+    """A sandbox that was refreshed, or a login host that now leads elsewhere: no token is given out."""
+    async with org_session(org, flow) as session:
+        session.expect_org(ORG_ID)
+        stale = await session.token()
+        org.ctx.tokens.become(OTHER_ORG)
+        for attempt in (session.renew(stale), session.token()):
+            with pytest.raises(AnotherOrg, match=rf"holds org {ORG_ID}, the login is of org {OTHER_ORG}"):
+                await attempt
 
 
 async def test_a_given_access_token_cannot_be_renewed(org: DevOrg) -> None:

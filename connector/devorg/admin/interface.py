@@ -4,6 +4,7 @@ Nothing of it is Salesforce's. Errors have the shape of REST errors.
 """
 
 import ipaddress
+import re
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from connector.devorg.rest.limits import limits_now
 from connector.devorg.tokens import KeyPair
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+_ORG_ID = re.compile(r"00D[A-Za-z0-9]{15}")
 _LONGEST_JUMP_S = 10 * 366 * 24 * 3600
 
 
@@ -150,6 +152,13 @@ def _upset_routes(context: Context, drop: DropConnections) -> list[web.RouteDef]
             expired["refresh"] = context.tokens.expire("refresh")
         return web.json_response(expired)
 
+    async def become(request: web.Request) -> web.Response:
+        org_id = (await read_order(request, {"id": str}))["id"]
+        if not _ORG_ID.fullmatch(org_id):
+            raise OrgError(400, "INVALID_ORDER", "id: expected 18 characters that begin with 00D")
+        context.tokens.become(org_id)
+        return web.json_response({"org_id": context.tokens.org_id})
+
     async def drop_connections(request: web.Request) -> web.Response:
         order = await read_order(request, {}, {"path": str})
         return web.json_response({"dropped": drop(order.get("path", ""), but=request)})
@@ -158,6 +167,7 @@ def _upset_routes(context: Context, drop: DropConnections) -> list[web.RouteDef]
         web.get("/settings", show_settings),
         web.patch("/settings", set_settings),
         web.post("/tokens/expire", expire_tokens),
+        web.post("/organization", become),
         web.post("/connections/drop", drop_connections),
     ]
 
