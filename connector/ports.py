@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
-from connector.errors import TransientError
+from connector.errors import LinkDown, PoisonError, TransientError
 from connector.model.change import Change, Operation, Origin, ReceivedEvent, ReplayId, Subscribed
 from connector.model.command import Command, CommandStatus, IngestJob, IngestKind, OrgProblem
 from connector.model.history import History
@@ -870,6 +870,24 @@ class Publisher(Protocol):
         Raises:
             LinkDown: Not connected, or the connection broke before the acknowledgement: it may have been published.
             PoisonError: The broker refuses this message for good (not authorised, too large).
+        """
+        ...
+
+
+class BatchPublisher(Protocol):
+    """Publishes many messages at a time."""
+
+    async def publish_all(
+        self, messages: Sequence[Message], acknowledged: Callable[[int], None]
+    ) -> Sequence[LinkDown | PoisonError | None]:
+        """Publish messages in their order, as many in flight as the broker allows; the outcome of each, None: sent.
+
+        Args:
+            messages: Any number.
+            acknowledged: Called with the place of each message when its acknowledgement comes.
+
+        Raises:
+            LinkDown: Not connected: nothing was sent.
         """
         ...
 

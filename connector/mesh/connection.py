@@ -7,7 +7,7 @@ fixed client id, so that commands sent while we are away wait there, and the que
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
@@ -18,6 +18,7 @@ import structlog
 from connector.errors import ConfigError, LinkDown, PoisonError
 from connector.mesh.client import RECEIVE_MAXIMUM, LinkSettings
 from connector.mesh.link import Link, Received
+from connector.mesh.outgoing import Outgoing
 from connector.mesh.roles import Role
 from connector.mesh.topics import Topics
 from connector.model.message import Delivery, Message
@@ -120,7 +121,7 @@ class MeshConnection:
         if link is not None and not link.ended.is_set():
             try:
                 async with asyncio.timeout(_LAST_MESSAGE_TIMEOUT_S):
-                    await link.publish(self._role.presence("offline", self._now_ms()))
+                    await _publish(link, self._role.presence("offline", self._now_ms()))
             except (TimeoutError, LinkDown, PoisonError) as error:
                 log.warning("mesh.offline_message_lost", error=str(error))
             await link.close()
@@ -153,7 +154,17 @@ class MeshConnection:
         """Publish; see `ports.Publisher`."""
         if self._link is None:
             raise LinkDown("not connected to the broker")
-        await self._link.publish(message)
+        await _publish(self._link, message)
+
+    async def publish_all(
+        self, messages: Sequence[Message], acknowledged: Callable[[int], None]
+    ) -> Sequence[LinkDown | PoisonError | None]:
+        """Publish; see `ports.BatchPublisher`."""
+        if self._link is None:
+            raise LinkDown("not connected to the broker")
+        outgoing = Outgoing(messages, acknowledged)
+        await self._link.publish(outgoing)
+        return outgoing.outcomes
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
         """Yield what was received; see `ports.Inbox`."""
@@ -209,7 +220,7 @@ class MeshConnection:
     async def _birth(self, link: Link, refused: list[str]) -> None:
         birth = self._role.presence("online", self._now_ms())
         try:
-            await link.publish(birth)
+            await _publish(link, birth)
         except PoisonError:
             refused.append(birth.topic)
 
@@ -269,12 +280,19 @@ async def probe(settings: MqttSettings, secrets: Secrets, client_id: str, *, top
         dialer.shutdown(wait=False, cancel_futures=True)
 
 
+async def _publish(link: Link, message: Message) -> None:
+    outgoing = Outgoing([message])
+    await link.publish(outgoing)
+    if outgoing.outcomes[0] is not None:
+        raise outgoing.outcomes[0]
+
+
 async def _refused(link: Link, topics: Topics) -> list[str]:
     refused = list(await link.subscribe(topics.subscriptions()))
     reply = Message(topic=topics.reply("doctor"), payload=b"")
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await link.publish(reply)
+            await _publish(link, reply)
     except PoisonError:
         refused.append(reply.topic)
     except TimeoutError as error:

@@ -23,7 +23,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from connector.errors import BrokerRefused, LinkDown, PoisonError
+from connector.mesh.buffered import BufferedSocket
 from connector.mesh.client import LinkSettings, content_type, paho_client, properties
+from connector.mesh.outgoing import Outcome, Outgoing
 from connector.model.message import Delivery, Message
 
 log = structlog.get_logger()
@@ -41,9 +43,10 @@ _PACKET_OVERHEAD_BYTES = 64
 
 @dataclass(slots=True)
 class _Pending:
-    """A publish that the broker has not acknowledged yet."""
+    """A publish that the broker has not acknowledged yet: the message at this place of these."""
 
-    done: asyncio.Future[None]
+    of: Outgoing
+    place: int
     sent_s: float
 
 
@@ -72,13 +75,13 @@ class Link:
         self._connack: asyncio.Future[ConnectFlags] = self._loop.create_future()
         self._suback: asyncio.Future[Sequence[ReasonCode]] | None = None
         self._pending: dict[int, _Pending] = {}
-        self._waiting: deque[tuple[Message, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[Outgoing, int]] = deque()
         self._unacknowledged: deque[Received] = deque()
         self._window = PUBLISH_WINDOW
         self._max_packet_bytes: int | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._attached = False
-        self._socket: socket.socket | None = None
+        self._socket: BufferedSocket | None = None
         self._paused = False
         self.session_present = False
         self.ended = asyncio.Event()
@@ -148,15 +151,17 @@ class Link:
 
     # --- publishing
 
-    async def publish(self, message: Message) -> None:
-        """Return once the broker has acknowledged the message; see `ports.Publisher`."""
+    async def publish(self, outgoing: Outgoing) -> None:
+        """Return once the outcome of each message is known.
+
+        Raises:
+            LinkDown: Nothing was sent: the link has ended.
+        """
         if self.ended.is_set():
             raise LinkDown("not connected to the broker")
-        self._refuse_too_large(message)
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.append((message, done))
+        self._waiting.extend((outgoing, place) for place in range(len(outgoing.messages)))
         self._pump()
-        await done
+        await outgoing.done
 
     def acknowledge(self, received: Received) -> None:
         """Send the PUBACK, once everything that arrived before has been acknowledged too: MQTT wants that order."""
@@ -181,27 +186,31 @@ class Link:
             self._paused = True
             self._loop.remove_reader(self._socket)
 
-    def _refuse_too_large(self, message: Message) -> None:
+    def _is_too_large(self, message: Message) -> bool:
         if self._max_packet_bytes is None:
-            return
+            return False
         content = len(message.payload) + len(message.topic.encode()) + len(message.content_type)
-        if content + len(message.correlation or b"") + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes:
-            raise PoisonError(f"larger than the broker's maximum packet of {self._max_packet_bytes} bytes")
+        return content + len(message.correlation or b"") + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes
 
     def _pump(self) -> None:
         while self._waiting and len(self._pending) < self._window and not self.ended.is_set():
-            message, done = self._waiting.popleft()
-            if done.done():  # its publisher was cancelled
+            outgoing, place = self._waiting.popleft()
+            if outgoing.done.done():  # its publisher was cancelled
+                continue
+            message = outgoing.messages[place]
+            if self._is_too_large(message):
+                limit = self._max_packet_bytes
+                outgoing.settle(place, PoisonError(f"larger than the broker's maximum packet of {limit} bytes"))
                 continue
             try:
                 sent = self._send(message)
             except ValueError as error:  # the topic has a wildcard or is too long
-                done.set_exception(PoisonError(f"cannot be published: {error}"))
+                outgoing.settle(place, PoisonError(f"cannot be published: {error}"))
                 continue
             if sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._pending[sent.mid] = _Pending(done, self._loop.time())
+                self._pending[sent.mid] = _Pending(outgoing, place, self._loop.time())
             else:
-                done.set_exception(LinkDown("the connection to the broker is closed"))
+                outgoing.settle(place, LinkDown("the connection to the broker is closed"))
 
     def _send(self, message: Message) -> MQTTMessageInfo:
         extras = None
@@ -242,13 +251,8 @@ class Link:
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, code: ReasonCode, _props: Properties | None) -> None:
         pending = self._pending.pop(mid, None)
-        if pending is not None and not pending.done.done():
-            if not code.is_failure:
-                pending.done.set_result(None)
-            elif code.value in _POISON:
-                pending.done.set_exception(PoisonError(f"the broker refuses the message: {code}"))
-            else:
-                pending.done.set_exception(LinkDown(f"the broker cannot take the message now: {code}"))
+        if pending is not None:
+            pending.of.settle(pending.place, _outcome(code))
         self._pump()
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
@@ -313,10 +317,10 @@ class Link:
     def _attach(self) -> None:
         """Hand the open socket to the loop; until here paho was in the dialling thread alone."""
         sock = self._client.socket()
-        if not isinstance(sock, socket.socket):
+        if not isinstance(sock, BufferedSocket):
             raise LinkDown(f"{self._where()}: closed at once")
         # Small messages one after the other: Nagle would hold each back for the last one's TCP acknowledgement.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._attached, self._socket = True, sock
         self._loop.add_reader(sock, self._readable)
         self._client.on_socket_close = self._on_socket_close
@@ -328,7 +332,7 @@ class Link:
             self._loop.add_writer(sock, self._writable)
 
     def _on_socket_idle(self, _client: Client, _data: Any, sock: Any) -> None:
-        if self._attached:
+        if self._attached and not sock.unsent:
             self._loop.remove_writer(sock)
 
     def _on_socket_close(self, _client: Client, _data: Any, sock: Any) -> None:
@@ -341,13 +345,23 @@ class Link:
             return
         self.heard_s = self._loop.time()
         self._guarded(self._client.loop_read)
-        sock = self._client.socket()
-        # What TLS has decrypted already makes the socket ready no more.
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+        # What has been taken out of the socket already makes it ready no more.
+        if self._attached and self._socket is not None and self._socket.pending():
             self._loop.call_soon(self._readable)
 
     def _writable(self) -> None:
         self._guarded(self._client.loop_write)
+        if not self._attached or self._socket is None:
+            return
+        try:
+            self._socket.flush()
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return  # the loop tells when there is room again
+        except OSError as error:
+            self.drop(f"lost: {error.strerror}")
+            return
+        if not self._client.want_write():
+            self._loop.remove_writer(self._socket)
 
     def _guarded(self, step: Callable[[], MQTTErrorCode]) -> None:
         if self.ended.is_set():
@@ -376,10 +390,22 @@ class Link:
         self.reason = reason
         if self._ticker is not None:
             self._ticker.cancel()
-        waiting = [p.done for p in self._pending.values()] + [done for _, done in self._waiting]
+        error = LinkDown(f"the connection to the broker is closed: {reason}")
+        unsettled = [(p.of, p.place) for p in self._pending.values()] + list(self._waiting)
         self._pending.clear()
         self._waiting.clear()
-        for future in (*waiting, self._connack, *([self._suback] if self._suback else ())):
+        for outgoing, place in unsettled:
+            outgoing.settle(place, error)
+        for future in (self._connack, *([self._suback] if self._suback else ())):
             if not future.done():
-                future.set_exception(LinkDown(f"the connection to the broker is closed: {reason}"))
+                future.set_exception(error)
                 future.exception()  # whoever still waits gets it; nobody has to
+
+
+def _outcome(code: ReasonCode) -> Outcome:
+    """What a PUBACK's reason code says about its message."""
+    if not code.is_failure:
+        return None
+    if code.value in _POISON:
+        return PoisonError(f"the broker refuses the message: {code}")
+    return LinkDown(f"the broker cannot take the message now: {code}")

@@ -22,7 +22,7 @@ from connector.errors import PoisonError, TransientError
 from connector.model.change import Change
 from connector.model.ids import RecordId
 from connector.model.message import Message, OutboxMessage
-from connector.ports import Publisher, Replica, Unit
+from connector.ports import BatchPublisher, Replica, Unit
 
 log = structlog.get_logger()
 
@@ -118,7 +118,7 @@ class Relay:
         self,
         *,
         replica: Replica,
-        publisher: Publisher,
+        publisher: BatchPublisher,
         codec: Codec,
         signals: UpdateSignals,
         wake: asyncio.Event,
@@ -226,14 +226,11 @@ class Relay:
 
     async def _publish(self, entries: Sequence[_Entry]) -> bool:
         """Publish all; True if nothing of it has to be repeated."""
-        # Tasks start in the order they were made in, and `publish` fixes the order at its call.
-        outcomes = await asyncio.gather(*(self._send(entry) for entry in entries), return_exceptions=True)
+        outcomes = await self._sent(entries)
         failed = next((i for i, o in enumerate(outcomes) if isinstance(o, TransientError)), None)
         done = len(entries) if failed is None else failed
-        parked = [str(o) for o in outcomes[:done] if isinstance(o, PoisonError)]
-        for entry, outcome in zip(entries[:done], outcomes[:done], strict=True):
-            if outcome is not None and not isinstance(outcome, PoisonError):
-                raise outcome
+        parked = [str(o) for o in outcomes[:done] if o is not None]
+        for entry in entries[:done]:
             self._settle(entry)
         self._page = self._page[done:]
         if parked:
@@ -257,12 +254,23 @@ class Relay:
         elif entry.message_id is not None:
             done.message_ids.append(entry.message_id)
 
-    async def _send(self, entry: _Entry) -> None:
-        if entry.message is None:
-            raise PoisonError(entry.problem)
-        await self._publisher.publish(entry.message)
-        if entry.commit_ms is not None:
-            self._observe_lag_ms(max(0, self._now_ms() - entry.commit_ms))
+    async def _sent(self, entries: Sequence[_Entry]) -> Sequence[TransientError | PoisonError | None]:
+        """Publish all that have a message; the outcome of each."""
+        places = [place for place, entry in enumerate(entries) if entry.message is not None]
+        messages = [message for entry in entries if (message := entry.message) is not None]
+
+        def acknowledged(place: int) -> None:
+            commit_ms = entries[places[place]].commit_ms
+            if commit_ms is not None:
+                self._observe_lag_ms(max(0, self._now_ms() - commit_ms))
+
+        told: Sequence[TransientError | PoisonError | None]
+        try:
+            told = await self._publisher.publish_all(messages, acknowledged)
+        except TransientError as error:
+            told = [error] * len(messages)
+        known = dict(zip(places, told, strict=True))
+        return [known[at] if at in known else PoisonError(entry.problem) for at, entry in enumerate(entries)]
 
     async def _idle(self) -> None:
         """Wait for work, until `records_updated` is due, or until acknowledgements must be written down."""

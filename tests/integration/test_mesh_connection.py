@@ -504,9 +504,10 @@ async def test_unanswered_port_is_retried_and_probe_says_so() -> None:
 async def test_a_server_that_is_no_broker_is_linkdown() -> None:
     """Garbage instead of CONNACK ends the attempt with LinkDown, nothing else."""
 
-    async def babble(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 100)
-        await writer.drain()
+        await reader.read()
+        writer.close()
 
     server = await asyncio.start_server(babble, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -84,6 +84,19 @@ class ScriptedBroker:
         self.answer(message)
         self.got.append(message)
 
+    async def publish_all(
+        self, messages: Sequence[Message], acknowledged: Callable[[int], None]
+    ) -> Sequence[LinkDown | PoisonError | None]:
+        outcomes: list[LinkDown | PoisonError | None] = []
+        for place, message in enumerate(messages):
+            try:
+                await self.publish(message)
+                acknowledged(place)
+                outcomes.append(None)
+            except (LinkDown, PoisonError) as error:
+                outcomes.append(error)
+        return outcomes
+
     @property
     def versions(self) -> list[int]:
         return [int(v) for m in self.got if b'"version":' in m.payload for v in [version_of(m)]]
