@@ -64,6 +64,12 @@ lock: setup ## Pin what the service installs, with hashes, in deploy/requirement
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-annotate --custom-compile-command 'make lock' pyproject.toml deploy/build.in -o deploy/requirements.txt
 
+.PHONY: stubs
+stubs: setup ## Generate connector/eventbus anew from Salesforce's pubsub_api.proto
+	$(BIN)/pip install --quiet --disable-pip-version-check 'grpcio-tools==1.85.1' 'mypy-protobuf==5.1.0'
+	PATH=$(BIN):$$PATH $(BIN)/python -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. --mypy_out=quiet:. \
+	  --mypy_grpc_out=quiet:. connector/eventbus/pubsub_api.proto
+
 .PHONY: wheels
 wheels: setup ## Is every pinned package there as a wheel for a Pi (aarch64), with its hash?
 	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary :all: \

@@ -28,6 +28,7 @@ class Context:
 
     Attributes:
         url: Where it listens, without a slash at the end; known once it has started.
+        pubsub_url: Where its Pub/Sub API listens; empty where it is not served.
         requests: Those being answered at this moment, by a number of no meaning.
     """
 
@@ -43,6 +44,7 @@ class Context:
     settings: OrgSettings
     event_options: EventOptions
     url: str = ""
+    pubsub_url: str = ""
     requests: dict[int, web.BaseRequest] = field(default_factory=dict)
 
     @property

@@ -17,6 +17,12 @@ KINDS = (
     "cometd:connect",
     "cometd:subscribe",
     "cometd:deliver",  # a batch of events on its way to a subscriber
+    "pubsub",  # any RPC of the Pub/Sub API
+    "pubsub:topic",  # GetTopic; `path` is searched in the topic's name
+    "pubsub:schema",  # GetSchema; in the schema's id
+    "pubsub:subscribe",  # the first request of a Subscribe; in the topic's name
+    "pubsub:fetch",  # a subscription that waits for events
+    "pubsub:deliver",  # a batch of events on its way to its subscriber
 )
 MOST_FAULTS = 1000
 
@@ -33,14 +39,15 @@ class Fault:
         skip: Lets so many matching occasions pass first.
         delay_s: Real seconds to wait first; without any other effect the request then goes on as usual.
         status: HTTP status of the answer; 0 is none of it.
-        code: `errorCode` (REST, Bulk) or `error` (OAuth) of the answer.
+        code: `errorCode` (REST, Bulk), `error` (OAuth) or error code (Pub/Sub, without its prefix) of the answer.
         message: Its text.
         body: The answer's body as it stands, in place of `code` and `message`.
         html: The answer is a gateway's HTML page.
         headers: Further headers of the answer.
         close: Close the connection before the request is looked at.
         drop_response: Carry the request out, then close the connection in place of an answer.
-        truncate: Carry the request out and close the connection in the middle of the answer.
+        truncate: Carry the request out and close the connection in the middle of the answer; of Pub/Sub events, cut
+            each payload in its middle.
         half_open: Never answer, keep the connection.
         error: Bayeux `error` of the refused message, for instance `403::Subscription limit exceeded`.
         failure_reason: Its `ext.sfdc.failureReason`.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
@@ -29,6 +29,9 @@ from connector.devorg.rest import bulk, collections, ingest, limits, query, repl
 from connector.devorg.settings import OrgSettings
 from connector.devorg.tokens import ORG_ID_META, Credentials, KeyPair, Tokens
 from connector.devorg.usage import Usage
+
+if TYPE_CHECKING:
+    from connector.devorg.pubsub.server import PubSubServer
 
 HOST = "127.0.0.1"
 HOST_NAME = "localhost"
@@ -52,6 +55,7 @@ class DevOrg:
     Args:
         directory: Folder of the org's own; nothing outside it is written.
         port: 0 for any free one.
+        pubsub_port: Of the Pub/Sub API, likewise; None: it is not served. Needs the extra `pubsub`.
         settings: Switches and scales to start with.
 
     Attributes:
@@ -64,9 +68,18 @@ class DevOrg:
     ctx: Context
     keys: KeyPair
 
-    def __init__(self, directory: Path | None = None, port: int = 0, *, settings: OrgSettings | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path | None = None,
+        port: int = 0,
+        *,
+        pubsub_port: int | None = None,
+        settings: OrgSettings | None = None,
+    ) -> None:
         self._directory = directory
         self._port = port
+        self._pubsub_port = pubsub_port
+        self._pubsub: PubSubServer | None = None
         self._settings = settings or OrgSettings()
         self._opened = AsyncExitStack()
         self._runner: web.AppRunner | None = None
@@ -85,7 +98,8 @@ class DevOrg:
         """Open the org's data and listen.
 
         Raises:
-            OSError: The port is taken, or the directory can not be written.
+            OSError: A port is taken, or the directory can not be written.
+        ImportError: The extra `pubsub` is missing.
         """
         async with AsyncExitStack() as stack:
             directory = self._open_directory(stack)
@@ -102,6 +116,9 @@ class DevOrg:
             )
             await self._runner.setup()
             stack.push_async_callback(self._runner.cleanup)
+            if self._pubsub_port is not None:
+                self._pubsub = _pubsub_server(self.ctx, self._pubsub_port)
+                stack.push_async_callback(self._pubsub.stop)
             await self.listen()
             self._opened = stack.pop_all()
 
@@ -118,12 +135,17 @@ class DevOrg:
         await self._site.start()
         self._port = self._runner.addresses[0][1]
         self.url = self.ctx.url = f"http://{HOST_NAME}:{self._port}"
+        if self._pubsub is not None:
+            await self._pubsub.start()
+            self.ctx.pubsub_url = f"http://{HOST}:{self._pubsub.port}"
 
     async def hang_up(self) -> None:
         """Accept no connections and drop those there are, as an org that is down; `listen` ends it."""
         if self._site is not None:
             await self._site.stop()
             self._site = None
+        if self._pubsub is not None:
+            await self._pubsub.stop()
         self.drop_connections()
 
     def drop_connections(self, prefix: str = "", but: web.BaseRequest | None = None) -> int:
@@ -163,6 +185,12 @@ def _alone_in(directory: Path) -> Generator[None]:
         except BlockingIOError as error:
             raise OSError(error.errno, "another local org is at work in the directory", str(directory)) from error
         yield
+
+
+def _pubsub_server(context: Context, port: int) -> "PubSubServer":
+    from connector.devorg.pubsub.server import PubSubServer  # noqa: PLC0415 - only where it is served is the extra needed
+
+    return PubSubServer(context, HOST, port)
 
 
 def _context(database: OrgDatabase, settings: OrgSettings) -> Context:
@@ -208,12 +236,14 @@ def _application(context: Context, keys: KeyPair, drop: interface.DropConnection
     return app
 
 
-async def serve(directory: Path | None, port: int, announce: Callable[["DevOrg"], None]) -> None:
+async def serve(
+    directory: Path | None, port: int, announce: Callable[["DevOrg"], None], *, pubsub_port: int | None = None
+) -> None:
     """Run an org until the process is told to end (SIGINT, SIGTERM); `announce` is called once it answers."""
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.set)
-    async with DevOrg(directory, port) as org:
+    async with DevOrg(directory, port, pubsub_port=pubsub_port) as org:
         announce(org)
         await ending.wait()

@@ -16,7 +16,8 @@ _SIGNED = ("login_clock_offset_s",)
 class OrgSettings:
     """Switches and scales. One object for the whole org: read an attribute each time it is used.
 
-    Durations are seconds of the org's clock, but for the two timers of `/meta/connect`, which are seconds of real time.
+    Durations are seconds of the org's clock, but for the two timers of `/meta/connect` and the two of the Pub/Sub API,
+    which are seconds of real time.
     What the documents leave open has the default of the reference's table of open points.
 
     Attributes:
@@ -56,6 +57,11 @@ class OrgSettings:
         max_cometd_body_bytes: A longer request body is answered 413.
         max_events_per_response: Events of one CometD response; the next connect brings the rest at once.
         events_before_reply: Events stand before the meta message in a CometD response, else behind it.
+        pubsub_keepalive_s: A Pub/Sub subscriber gets an empty response after so long without events.
+        pubsub_idle_s: A Pub/Sub stream that asks for nothing is closed after so long.
+        pubsub_early_headers: The headers of a subscription come as soon as it stands, else with its first response.
+        short_tenant_ids: The Pub/Sub API takes an org id of 15 characters.
+        max_pubsub_streams: Pub/Sub subscriptions at a time.
         stream_delay_s: Events are delivered so long after their commit.
         stream_stalled: Events are logged but not delivered: subscriptions stay healthy and silent.
     """
@@ -96,6 +102,11 @@ class OrgSettings:
     max_cometd_body_bytes: int = 32_768
     max_events_per_response: int = 1000
     events_before_reply: bool = True
+    pubsub_keepalive_s: float = 270
+    pubsub_idle_s: float = 70
+    pubsub_early_headers: bool = True
+    short_tenant_ids: bool = True
+    max_pubsub_streams: int = 1000
     stream_delay_s: float = 0
     stream_stalled: bool = False
 

@@ -70,6 +70,7 @@ def description(context: Context, keys: KeyPair) -> dict[str, Any]:
     return {
         "url": context.url,
         "instance_url": context.instance_url,
+        "pubsub_url": context.pubsub_url,
         "org_id": context.tokens.org_id,
         "username": known.username,
         "password": known.password,

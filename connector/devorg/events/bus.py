@@ -14,6 +14,7 @@ from connector.devorg.database import OrgDatabase
 from connector.devorg.events.changes import OVERFLOW_ID, EventOptions, event_header, render
 from connector.devorg.events.channels import Channel
 from connector.devorg.events.enrich import enriched
+from connector.devorg.events.event_schemas import EventSchemas
 from connector.devorg.events.filters import filter_fields, passing
 from connector.devorg.objects.schema import Schema
 
@@ -56,6 +57,7 @@ class EventBus:
 
     Attributes:
         options: Read anew for each event.
+        schemas: Of the events, by the ids they were logged with.
         epoch: Counts the resets of the stream; positions of another epoch mean nothing.
         custom_channels: Enriched fields by object, by the name of a channel of the org's own (`Sales__chn`).
         channel_filters: Filter expressions by object, likewise.
@@ -68,6 +70,7 @@ class EventBus:
         self.epoch = 0
         self._database, self._schema, self._clock = database, schema, clock
         self._signal = asyncio.Event()
+        self.schemas = EventSchemas(database, schema)
         database.connection.executescript(_TABLES)
         newest = database.connection.execute("SELECT max(replay_id) FROM event_log").fetchone()[0]
         self._last_id = max(newest or 0, int(database.meta(_LAST_ID) or FIRST_REPLAY_ID))
@@ -81,7 +84,7 @@ class EventBus:
         """
         payloads = render(commit, self._schema, self.options)
         entities = {change.object for change in commit.changes if self._is_logged(change.object)}
-        schema_ids = {entity: self._schema.event_schema_id(entity) for entity in entities}
+        schema_ids = {entity: self.schemas.used(entity) for entity in entities}
         logged_ms, rows = self._clock.now_ms(), []
         for payload in payloads:
             entity = payload["ChangeEventHeader"]["entityName"]
@@ -101,9 +104,9 @@ class EventBus:
         """
         name = entity or str(payload["ChangeEventHeader"]["entityName"])
         known = self._schema.get(name)
-        schema_id = "" if known is None else self._schema.event_schema_id(name)
-        row = (self._next_id(), self._clock.now_ms(), name, 1, schema_id, orjson.dumps(payload))
         with self._database.transaction():
+            schema_id = "" if known is None else self.schemas.used(name)
+            row = (self._next_id(), self._clock.now_ms(), name, 1, schema_id, orjson.dumps(payload))
             self._database.connection.execute(_INSERT, row)
         self.wake()
         return self._last_id
