@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from connector.errors import LinkDown, PoisonError, TransientError
-from connector.model.change import Change, Operation, Origin, ReceivedEvent, ReplayId, Subscribed
+from connector.model.change import Change, Operation, Origin, Reached, ReceivedEvent, ReplayId, Subscribed
 from connector.model.command import Command, CommandStatus, IngestJob, IngestKind, OrgProblem
 from connector.model.history import History
 from connector.model.ids import RecordId
@@ -37,11 +37,11 @@ class Purpose(StrEnum):
 class ChangeSource(Protocol):
     """A stream of change events."""
 
-    def events(self, after: ReplayId | None) -> AsyncIterator[Subscribed | Sequence[ReceivedEvent]]:
+    def events(self, after: ReplayId | None) -> AsyncIterator[Subscribed | Reached | Sequence[ReceivedEvent]]:
         """Yield `Subscribed` once, then events in commit order from just behind `after`; does not end by itself.
 
-        Events that arrived together come together. `after` None asks for new events only, `OLDEST_KEPT` for all that
-        the org keeps.
+        Events that arrived together come together; a position that the org tells without an event is `Reached`. `after`
+        None asks for new events only, `OLDEST_KEPT` for all that the org keeps.
 
         Raises:
             LinkDown: The stream broke, fell silent or our backlog was full; call again with the cursor.

@@ -119,9 +119,10 @@ class SalesforceSettings(_Section):
     replay_fallback: Literal["new", "all"] = Field(
         "new", description="Behind a lost position: new events only, or all kept ones, which the org counts again."
     )
+    pubsub_url: str = Field("https://api.pubsub.salesforce.com:7443", description="Where the Pub/Sub API is.")
     channel: str = Field("/data/ChangeEvents", pattern=r"^/data/[A-Za-z0-9_]+$", description="Channel subscribed.")
 
-    @field_validator("instance_url", "login_url")
+    @field_validator("instance_url", "login_url", "pubsub_url")
     @classmethod
     def _url(cls, value: str, info: ValidationInfo) -> str:
         if not value and info.field_name == "login_url":

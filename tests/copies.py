@@ -24,6 +24,9 @@ from connector.model.record import StoredRecord
 from connector.ports import Hole, Purpose, Unit
 from connector.salesforce.cometd import CometdSource
 from connector.salesforce.cometd_watch import CometdLimits
+from connector.salesforce.login import Session
+from connector.salesforce.pubsub import PubSubSource
+from connector.salesforce.pubsub_client import PubSubLimits
 from connector.store import Database
 from tests.orgs import ORG_ID, VERSION, Door, now_ms, org_session
 from tests.orgs import opened as opened_door
@@ -34,6 +37,8 @@ OBJECTS = ("Account", "Contact", "Lead", "Opportunity")
 ORIGIN = "com/salesforce/api/rest/58.0"
 CHANNEL = "/data/ChangeEvents"
 LIMITS = CometdLimits(hold_s=2, margin_s=1, request_s=2, close_s=1, healthy_s=0.0)
+PUBSUB_LIMITS = PubSubLimits( request_s=2, settle_s=1, reached_every_s=0.1, healthy_s=0.0)
+TRANSPORTS = ("cometd", "pubsub")
 ALL_JOBS = ("stream", "load", "poll", "repair")
 
 
@@ -161,12 +166,22 @@ class Copy:
         return dict(told)
 
 
+def change_source(
+    org: DevOrg, session: Session, transport: str, channel: str, limits: CometdLimits, clock_ms: Callable[[], int]
+) -> CometdSource | PubSubSource:
+    """The stream over one of the two transports; `limits` are of CometD."""
+    if transport == "cometd":
+        return CometdSource(session, channel=channel, api_version=VERSION, now_ms=clock_ms, limits=limits)
+    return PubSubSource(session, url=org.ctx.pubsub_url, channel=channel, now_ms=clock_ms, limits=PUBSUB_LIMITS)
+
+
 @asynccontextmanager
 async def copied(  # what tests vary
     org: DevOrg,
     path: Path,
     *,
     streaming: bool = True,
+    transport: str = "cometd",
     jobs: Sequence[str] = ALL_JOBS,
     wanted: Mapping[str, Sequence[str] | Literal["all"]] | None = None,
     channel: str = CHANNEL,
@@ -195,7 +210,7 @@ async def copied(  # what tests vary
                 poll=PollRules(intervals_s=dict.fromkeys(wanted, 3600.0), lookback_ms=300_000, stream_wait_s=5),
                 repair=RepairRules(verify_interval_ms=24 * 3600 * 1000),
                 stream=StreamRules(
-                    transport="cometd", channel=channel, org_id=lambda: ORG_ID, batch_size=200, replay_all=replay_all
+                    transport=transport, channel=channel, org_id=lambda: ORG_ID, batch_size=200, replay_all=replay_all
                 ),
             ),
             Outlets(
@@ -206,9 +221,7 @@ async def copied(  # what tests vary
             ),
             org=door.rest,
             replica=database,
-            source=CometdSource(session, channel=channel, api_version=VERSION, now_ms=clock_ms, limits=limits)
-            if streaming
-            else None,
+            source=change_source(org, session, transport, channel, limits, clock_ms) if streaming else None,
             now_ms=clock_ms,
             rng=random.Random(5),
         )

@@ -4,17 +4,19 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
 from connector.errors import ConfigError, StoreUnusable, TransientError
 from connector.mirror.state import Copy
-from connector.ports import Unit
+from connector.ports import ChangeSource, Unit
 from connector.salesforce.budget import ApiBudget
 from connector.salesforce.cometd import CometdSource
 from connector.salesforce.delivered import Deliveries
 from connector.salesforce.login import Session
 from connector.salesforce.rest import RestClient
+from connector.salesforce.streaming import StreamStatus
 from connector.salesforce.token_store import FileTokenStore
 from connector.salesforce.warning import Warner
 from connector.settings import Settings
@@ -91,21 +93,47 @@ async def opened_org(settings: Settings, database: Database, warner: Warner | No
         yield Org(session=session, budget=budget, rest=rest, deliveries=deliveries, database=database)
 
 
-def change_source(settings: Settings, org: Org, on_state: Callable[[], None]) -> CometdSource | None:
+class Source(ChangeSource, Protocol):
+    """The change stream, as health sees it besides."""
+
+    @property
+    def status(self) -> StreamStatus:
+        """How it is now."""
+        ...
+
+
+def change_source(settings: Settings, org: Org, on_state: Callable[[], None]) -> Source | None:
     """The stream that the settings ask for; None if it is off.
 
     Raises:
-        ConfigError: It is not available.
+        ConfigError: The libraries that it needs are not installed.
     """
     salesforce = settings.salesforce
-    if salesforce.stream == "pubsub":
-        raise ConfigError("salesforce.stream = 'pubsub': not available in this version; expected cometd or off")
     if salesforce.stream == "off":
         return None
+    if salesforce.stream == "pubsub":
+        return _pubsub_source(settings, org, on_state)
     return CometdSource(
         org.session,
         channel=salesforce.channel,
         api_version=salesforce.api_version,
+        now_ms=wall_clock_ms,
+        on_state=on_state,
+        deliveries=org.deliveries,
+    )
+
+
+def _pubsub_source(settings: Settings, org: Org, on_state: Callable[[], None]) -> Source:
+    try:
+        from connector.salesforce.pubsub import PubSubSource  # noqa: PLC0415 - an extra, loaded where it is asked for
+    except ImportError as error:
+        raise ConfigError(
+            f"salesforce.stream = 'pubsub': {error.name} is not installed; pip install 'salesforce-sync[pubsub]'"
+        ) from error
+    return PubSubSource(
+        org.session,
+        url=settings.salesforce.pubsub_url,
+        channel=settings.salesforce.channel,
         now_ms=wall_clock_ms,
         on_state=on_state,
         deliveries=org.deliveries,

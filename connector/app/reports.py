@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from connector.app.org import Org
+from connector.app.org import Org, Source
 from connector.inbound.engine import Inbound
 from connector.inbound.progress import LoadState
 from connector.inbound.rounds import Round
@@ -10,7 +10,6 @@ from connector.mesh.signals import Signals
 from connector.model.message import Message
 from connector.model.objects import ObjectSpec
 from connector.ports import Snapshot, Unit
-from connector.salesforce.cometd import CometdSource
 from connector.serve.health import ObjectNow, Observations, StreamNow, Troubles
 from connector.serve.query.answer import ALL_OBJECTS, Freshness
 from connector.store.database import Database
@@ -62,7 +61,7 @@ class Observer:
         database: Database,
         org: Org,
         inbound: Inbound,
-        source: CometdSource | None,
+        source: Source | None,
         refused_topics: Callable[[], tuple[str, ...]],
         parked_count: Callable[[], int],
     ) -> None:

@@ -39,6 +39,11 @@ class Backlog:
         self._under_way += events
         self._move(level=False)
 
+    @property
+    def under_way(self) -> int:
+        """Events that came and are not applied."""
+        return self._under_way
+
     def applied(self, events: int, newest_ms: int | None) -> None:
         """Some were applied; `newest_ms` is when the newest so far was committed, by the org's clock."""
         self._under_way = max(0, self._under_way - events)

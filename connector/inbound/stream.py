@@ -34,7 +34,7 @@ from connector.inbound.holes import open_hole
 from connector.inbound.poll import reconcile_cursor
 from connector.inbound.progress import PollMark
 from connector.inbound.rounds import Backoff, Round, Tools
-from connector.model.change import OLDEST_KEPT, ReceivedEvent, ReplayId, Subscribed
+from connector.model.change import OLDEST_KEPT, Reached, ReceivedEvent, ReplayId, Subscribed
 from connector.model.objects import ObjectSpec
 from connector.model.times import to_iso, to_ms
 from connector.ports import ChangeSource, Unit
@@ -53,6 +53,7 @@ MAX_WAIT_S = 3600.0
 # A subscription that lasted this long counts as a success: the next failure begins at a short wait again.
 HEALTHY_S = 30.0
 MAX_SPEC_RETRIES = 5
+TRANSPORTS = ("cometd", "pubsub")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,11 @@ class StreamRules:
     def cursor(self) -> str:
         """Name of the position's cursor."""
         return f"stream:{self.transport}:{self.channel}"
+
+    @property
+    def other_cursors(self) -> list[str]:
+        """Where the position is if it is another transport's."""
+        return [f"stream:{name}:{self.channel}" for name in TRANSPORTS if name != self.transport]
 
 
 @dataclass(slots=True)
@@ -184,6 +190,10 @@ class StreamLoop:
 
     async def _session(self) -> None:
         """One subscription from the stored position to its failure, or to a pause."""
+        left = await self._tools.replica.run(self._leave_other)
+        if left:
+            log.warning("stream.transport_changed", objects=left)
+            self._tell.holes(left)
         position = await self._tools.replica.run(self._stored)
         after, self._event_ms = position.replay_id, position.event_ms
         buffer = self._buffer = Buffer(self._rules.batch_size)
@@ -206,6 +216,8 @@ class StreamLoop:
             async for item in received:
                 if isinstance(item, Subscribed):
                     await self._live(item)
+                elif isinstance(item, Reached):
+                    await self._reached(item)
                 else:
                     self._backlog.received(len(item))
                     await buffer.put(item)
@@ -226,6 +238,14 @@ class StreamLoop:
         if subscribed.position in (None, OLDEST_KEPT):
             # Nothing proves what came before the first event: ask.
             self._tell.poll(None)
+
+    async def _reached(self, reached: Reached) -> None:
+        """Keep a position that came without an event, once everything before it is applied; the next one will do."""
+        if self._backlog.under_way:
+            return
+        position = _Position(reached.position, self._event_ms)
+        await self._tools.replica.run(lambda unit: self._store(unit, position))
+        log.debug("stream.position_reached", channel=self._rules.channel)
 
     async def _apply(self, batch: Sequence[ReceivedEvent]) -> None:
         try:
@@ -327,8 +347,8 @@ class StreamLoop:
         }
         unit.set_cursor(self._rules.cursor, orjson.dumps(document).decode(), self._tools.now_ms())
 
-    def _stored(self, unit: Unit) -> _Position:
-        text = unit.cursor(self._rules.cursor)
+    def _stored(self, unit: Unit, cursor: str | None = None) -> _Position:
+        text = unit.cursor(cursor or self._rules.cursor)
         if text is None:
             return _Position()
         try:
@@ -385,18 +405,32 @@ class StreamLoop:
             return None
         now_ms = self._tools.now_ms()
         lost = self._stored(unit)
-        event_ms = lost.event_ms
+        names = self._doubt_all(unit, lost.event_ms, "replay_id_lost", now_ms)
+        if self._rules.replay_all and lost.replay_id != OLDEST_KEPT:
+            self._store(unit, _Position(OLDEST_KEPT))
+        else:
+            unit.set_cursor(self._rules.cursor, None, now_ms)
+        return names
+
+    def _leave_other(self, unit: Unit) -> list[str]:
+        """Give up the position of the other transport, which means nothing to this one; a hole per object says so."""
+        now_ms = self._tools.now_ms()
+        for cursor in self._rules.other_cursors:
+            if unit.cursor(cursor) is not None:
+                names = self._doubt_all(unit, self._stored(unit, cursor).event_ms, "transport_changed", now_ms)
+                unit.set_cursor(cursor, None, now_ms)
+                return names
+        return []
+
+    def _doubt_all(self, unit: Unit, event_ms: int | None, reason: str, now_ms: int) -> list[str]:
+        """Open a hole per object, from the last moment that was proved: its last poll, or the newest event if later."""
         names: list[str] = []
         for name in self._tools.catalog.specs:
             mark = PollMark.stored(unit, name)
             if mark is not None:
                 from_ms = max(mark.polled_ms, event_ms or mark.polled_ms)
-                open_hole(unit, name, from_ms, "replay_id_lost", now_ms, self._tools.hole_messages)
+                open_hole(unit, name, from_ms, reason, now_ms, self._tools.hole_messages)
                 names.append(name)
-        if self._rules.replay_all and lost.replay_id != OLDEST_KEPT:
-            self._store(unit, _Position(OLDEST_KEPT))
-        else:
-            unit.set_cursor(self._rules.cursor, None, now_ms)
         return names
 
     async def _report(self, error: ConnectorError | None) -> None:
@@ -421,7 +455,7 @@ class StreamLoop:
 
 def _decoded(received: ReceivedEvent, specs: Mapping[str, ObjectSpec], set_aside: str | None) -> DecodedEvent | None:
     """The event, or what is needed to keep it; None for one that is not synced."""
-    error = set_aside
+    error = set_aside or received.error
     if error is None:
         try:
             event = decode(received.payload, specs)

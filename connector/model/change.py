@@ -54,11 +54,14 @@ class ReceivedEvent:
     Attributes:
         replay_id: Position just behind this event.
         payload: `ChangeEventHeader` and the record fields in the JSON form of the Streaming API: a field that is
-            absent did not change, an explicit null was cleared. May be anything: it has not been validated.
+            absent did not change, an explicit null was cleared, and so was what the header's `nulledFields` names.
+            May be anything: it has not been validated.
+        error: Why the source could not read it; `payload` is then what is left of it.
     """
 
     replay_id: ReplayId
     payload: Any
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,13 @@ class Subscribed:
     """
 
     position: ReplayId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The org has nothing more up to `position`: all that came before it is what there was."""
+
+    position: ReplayId
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,27 +16,17 @@ from connector.errors import (
     OrgUnavailable,
     ReplayWindowLost,
     StreamRefused,
-    TransientError,
 )
 from connector.model.command import OrgProblem
+from connector.salesforce.streaming import EventsSpent, TokenRefused
 
 _BUSY_WAIT_S = 180.0
 _CLIENTS_WAIT_S = 120.0
 _SERVER_CONNECTIONS_WAIT_S = 60.0
-# The allowance is of a rolling 24 hours and events are kept for 72: look again a few times an hour.
-_EVENTS_WAIT_S = 900.0
 _DENIED_WAIT_S = 60.0
 _SESSION_LOST = ("unknown client", "cookie present", "does not match the session", "not completed handshake")
 _CODE_DIGITS = 3
 _TEXT_LENGTH = 300
-
-
-class TokenRefused(TransientError):
-    """The org no longer takes the token: renew it, then start a new session."""
-
-
-class EventsSpent(OrgThrottled):
-    """The org's delivered events of 24 hours are used up; other subscribers count too."""
 
 
 def reaction(message: Mapping[str, Any]) -> ConnectorError:
@@ -73,7 +63,7 @@ def _limit(lower: str) -> ConnectorError | None:
     if "concurrent user limit" in lower:
         return OrgThrottled("too many streaming clients in the org", retry_after_s=_CLIENTS_WAIT_S)
     if "daily limit" in lower:
-        return EventsSpent("the org's delivered events of 24 hours are used up", retry_after_s=_EVENTS_WAIT_S)
+        return EventsSpent()
     if "simultaneous connections" in lower or "excessive use" in lower:
         return OrgThrottled("too many connections to the streaming server", retry_after_s=_SERVER_CONNECTIONS_WAIT_S)
     if lower.endswith("handshake denied"):

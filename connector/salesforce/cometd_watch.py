@@ -17,7 +17,8 @@ from aiosfstream_ng.exceptions import TransportError
 
 from connector.errors import ConnectorError, LinkDown, OrgUnavailable
 from connector.model.change import ReceivedEvent, ReplayId
-from connector.salesforce.cometd_errors import TokenRefused, of_status, reaction
+from connector.salesforce.cometd_errors import of_status, reaction
+from connector.salesforce.streaming import TokenRefused
 from connector.salesforce.wire import parse
 
 log = structlog.get_logger()

@@ -21,9 +21,9 @@ from connector.errors import (
 )
 from connector.model.change import ReceivedEvent, ReplayId, Subscribed
 from connector.salesforce.cometd import CometdSource
-from connector.salesforce.cometd_errors import EventsSpent
 from connector.salesforce.cometd_watch import CometdLimits
 from connector.salesforce.login import Session
+from connector.salesforce.streaming import EventsSpent
 from tests.orgs import VERSION, now_ms, org_session
 from tests.waiting import until
 

@@ -7,10 +7,12 @@ from connector.devorg.records.rules import Condition, FieldUpdate
 from connector.devorg.server import DevOrg
 from connector.model.change import Operation, Origin
 from connector.ports import Purpose
-from tests.copies import Copy
+from tests.copies import TRANSPORTS, Copy
 from tests.orgcommands import OrgBench, bench_over
 from tests.traps.scene import CONTACTS, FIELDS, LONG, Making
 from tests.waiting import until
+
+pytestmark = pytest.mark.parametrize("transport", TRANSPORTS)
 
 ACCOUNTS = {"Account": FIELDS["Account"]}
 ENRICHED = "/data/Sales__chn"
@@ -50,11 +52,11 @@ async def test_trap_07_enriched_events_share_one_replay_id(org: DevOrg, copy: Ma
         assert made.inbound.stream_state.duplicates == 0
 
 
-async def test_trap_07_one_of_them_again_is_a_duplicate(org: DevOrg, copy: Making) -> None:
+async def test_trap_07_one_of_them_again_is_a_duplicate(org: DevOrg, copy: Making, transport: str) -> None:
     """The same event for the same record a second time: no change, no version."""
     async with copy(wanted=CONTACTS) as made:
         contacts = await made.ids("Contact")
-        org.ctx.faults.add("cometd:deliver", duplicate=True, count=None)
+        org.ctx.faults.add(f"{transport}:deliver", duplicate=True, count=None)
         made.update("Contact", contacts, {"Phone": "7"})
         await until(lambda: made.inbound.stream_state.duplicates == len(contacts))
         assert [c.version for c in await made.changes()] == [1, 2, 3]

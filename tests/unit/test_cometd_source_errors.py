@@ -12,7 +12,8 @@ from connector.errors import (
     ReplayWindowLost,
     StreamRefused,
 )
-from connector.salesforce.cometd_errors import EventsSpent, TokenRefused, of_status, reaction
+from connector.salesforce.cometd_errors import of_status, reaction
+from connector.salesforce.streaming import EventsSpent, TokenRefused
 
 INVALID_ID = (
     "400::The replayId {37904280} you provided was invalid. Please provide a valid ID, -2 to replay all events, "

@@ -7,8 +7,8 @@ import pytest
 
 from connector.errors import ConnectorError, LinkDown, OrgUnavailable
 from connector.model.change import ReplayId
-from connector.salesforce.cometd_errors import TokenRefused
 from connector.salesforce.cometd_watch import CometdLimits, SessionOver, SessionWatch
+from connector.salesforce.streaming import TokenRefused
 
 CHANNEL = "/data/ChangeEvents"
 SHORT = CometdLimits(hold_s=0.1, margin_s=0.1, backlog_events=3, backlog_wait_s=0.1)
