@@ -37,7 +37,7 @@ OBJECTS = ("Account", "Contact", "Lead", "Opportunity")
 ORIGIN = "com/salesforce/api/rest/58.0"
 CHANNEL = "/data/ChangeEvents"
 LIMITS = CometdLimits(hold_s=2, margin_s=1, request_s=2, close_s=1, healthy_s=0.0)
-PUBSUB_LIMITS = PubSubLimits( request_s=2, settle_s=1, reached_every_s=0.1, healthy_s=0.0)
+PUBSUB_LIMITS = PubSubLimits(request_s=2, settle_s=1, reached_every_s=0.1, healthy_s=0.0)
 TRANSPORTS = ("cometd", "pubsub")
 ALL_JOBS = ("stream", "load", "poll", "repair")
 

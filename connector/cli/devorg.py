@@ -118,13 +118,14 @@ def devorg(context: click.Context, url: str) -> None:
 
 @devorg.command("serve")
 @click.option("--port", default=DEFAULT_PORT, show_default=True, help="0 takes any free port.")
+@click.option("--pubsub-port", type=int, help="Serve the Pub/Sub API too; 0 takes any free port.")
 @click.option("--directory", type=click.Path(path_type=Path), default=DEFAULT_DIRECTORY, show_default=True)
 @json_option
-def serve_command(port: int, directory: Path, as_json: bool) -> None:
+def serve_command(port: int, pubsub_port: int | None, directory: Path, as_json: bool) -> None:
     """Run a local org until interrupted."""
     try:
-        asyncio.run(serve(directory, port, _announce_json if as_json else _announce))
-    except OSError as error:
+        asyncio.run(serve(directory, port, _announce_json if as_json else _announce, pubsub_port=pubsub_port))
+    except (OSError, ImportError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -290,8 +291,8 @@ def advance(org: Org, duration: str) -> None:
 def fault(org: Org, /, kind: str, count: int, delay: str, effect: tuple[str, ...], **members: str | int) -> None:
     """Order something to go wrong.
 
-    KIND is where: rest, bulk, oauth, cometd, cometd:handshake, cometd:connect, cometd:subscribe or
-    cometd:deliver.
+    KIND is where: rest, bulk, oauth, cometd, cometd:handshake, cometd:connect, cometd:subscribe, cometd:deliver,
+    pubsub, pubsub:topic, pubsub:schema, pubsub:subscribe, pubsub:fetch or pubsub:deliver.
     """
     order: dict[str, Any] = {name: value for name, value in members.items() if value}
     order |= {"kind": kind, "count": count or None, "delay_s": seconds(delay), **dict.fromkeys(effect, True)}

@@ -5,6 +5,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from connector.app.org import ORG_CURSOR
@@ -17,6 +18,7 @@ from connector.store.checks import check_file, check_place
 from connector.store.migrate import SCHEMA_VERSION
 from connector.store.reader import ReadOnlyReplica
 
+PUBSUB_LIBRARIES = ("grpc", "fastavro")
 LITTLE_SPACE_BYTES = 500 * 1024**2
 NO_SPACE_BYTES = 50 * 1024**2
 
@@ -53,9 +55,9 @@ def settings_problems(settings: Settings) -> Iterator[Finding]:
             "`salesforce-sync init --instance-url https://yourdomain.my.salesforce.com` writes a settings file"
         )
         yield Finding("settings", "fail", message, mend)
-    if salesforce.stream == "pubsub":
-        message = "salesforce.stream = 'pubsub': not available in this version"
-        yield Finding("settings", "fail", message, 'set "cometd", or "off" to poll only')
+    if salesforce.stream == "pubsub" and (missing := [name for name in PUBSUB_LIBRARIES if find_spec(name) is None]):
+        message = f"salesforce.stream = 'pubsub': {', '.join(missing)} missing"
+        yield Finding("settings", "fail", message, "pip install 'salesforce-sync[pubsub]', or set \"cometd\"")
     try:
         settings.auth_flow()
     except ConfigError as error:

@@ -438,7 +438,11 @@ async def test_the_example_address_and_missing_secrets(ward: Ward, org: DevOrg) 
     assert not org.ctx.usage.calls
 
 
-async def test_a_stream_that_there_is_not(ward: Ward) -> None:
+async def test_a_stream_whose_libraries_are_missing(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
     """The daemon would not start with it."""
+    monkeypatch.setattr(local, "PUBSUB_LIBRARIES", ("grpc", "no_such_library"))
     report = await ward.examine(salesforce={**ward.settings["salesforce"], "stream": "pubsub"})
-    assert "pubsub" in of(report, "settings", "fail")[0].message
+    [found] = of(report, "settings", "fail")
+    assert "pubsub" in found.message
+    assert "no_such_library missing" in found.message
+    assert "salesforce-sync[pubsub]" in found.mend
