@@ -197,7 +197,7 @@ def test_a_replica_of_another_org(stack: Stack, tmp_path: Path) -> None:
 
 def test_nothing_goes_out_of_a_refused_start(stack: Stack) -> None:
     """None of the refused starts above has said `online`."""
-    stack.configure({"salesforce": {"stream": "pubsub"}})
+    stack.configure({"salesforce": {"stream": "no such stream"}})
     since = stack.watcher.mark()
     assert ended(stack.daemon)[0] == 2
     assert not [m for m in stack.watcher.messages(f"{ROOT}/status", since) if m.json["state"] == "online"]

@@ -29,7 +29,7 @@ PLACE = ("Place__Latitude__s", "Place__Longitude__s")
 
 @pytest.fixture
 async def org() -> AsyncIterator[DevOrg]:
-    async with DevOrg() as started:
+    async with DevOrg(pubsub_port=0) as started:
         seed(started)
         yield started
 

@@ -1,9 +1,12 @@
 """The change stream over the Pub/Sub API against the local org: positions, flow control, every kind of end."""
 
 import asyncio
+import json
+from base64 import b64decode
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -25,6 +28,7 @@ from connector.salesforce.login import Session
 from connector.salesforce.pubsub import PubSubSource
 from connector.salesforce.pubsub_client import PubSubLimits
 from connector.salesforce.streaming import EventsSpent
+from tests.copies import copied
 from tests.orgs import now_ms, org_session
 from tests.waiting import until
 
@@ -132,13 +136,15 @@ async def test_a_position_without_an_event_is_told(org: DevOrg, session: Session
     source = _source(org, session, channel="/data/LeadChangeEvent")
     async with _events(source) as events:
         _make(org, "A")
+        position = ReplayId(b"")
         async with asyncio.timeout(5):
-            while int.from_bytes((reached := await anext(events)).position) < org.ctx.bus.latest_id():  # type: ignore[union-attr]  # nothing else can come
-                pass
-    assert isinstance(reached, Reached)
+            while int.from_bytes(position) < org.ctx.bus.latest_id():
+                reached = await anext(events)
+                assert isinstance(reached, Reached)
+                position = reached.position
     with org.ctx.org.transaction(org.ctx.tokens.default_user_id, "") as work:
         work.create("Lead", {"LastName": "B", "Company": "B"})
-    async with _events(source, reached.position) as events:
+    async with _events(source, position) as events:
         assert (await _names(events, 1))[0] == ["B"]
 
 
@@ -417,3 +423,46 @@ async def test_a_channel_that_is_not_there(org: DevOrg, session: Session) -> Non
     with pytest.raises(StreamRefused, match=r"topic\.not\.found"):
         async with _events(_source(org, session, channel="/data/Nothing__chn")):
             pass
+
+
+# A replica that was kept over the other transport
+
+
+@pytest.mark.parametrize(("before", "after"), [("cometd", "pubsub"), ("pubsub", "cometd")])
+async def test_a_change_of_transport_is_a_hole_that_is_caught_up(
+    org: DevOrg, tmp_path: Path, before: str, after: str
+) -> None:
+    """What was done between the two is found by query; the hole is told, and closed with what it swallowed."""
+    first, second = _make(org, "A", "B")
+    wanted = {"Contact": ("LastName", "Phone")}
+    async with copied(org, tmp_path / "r.db", transport=before, wanted=wanted) as made:
+        made.update("Contact", first, {"Phone": "1"})
+        await made.until_value("Contact", first, "Phone", "1")
+    made.update("Contact", first, {"Phone": "2"})
+    made.write(lambda t: t.delete("Contact", second))
+    async with copied(org, tmp_path / "r.db", transport=after, wanted=wanted) as made:
+        told = await made.until_told("Contact closed")
+        assert told == ["Contact open transport_changed 0", "Contact closed transport_changed 2"]
+        await made.settled()
+        made.update("Contact", first, {"Phone": "3"})
+        await made.until_value("Contact", first, "Phone", "3")
+    async with copied(org, tmp_path / "r.db", transport=after, wanted=wanted) as made:
+        await made.until_live()
+        assert await made.holes() == []
+        assert await made.hole_messages() == told
+
+
+async def test_the_position_of_an_idle_channel_is_kept(org: DevOrg, tmp_path: Path) -> None:
+    """It moves on without an event, so that it never grows older than what the org keeps."""
+    org.ctx.settings.pubsub_keepalive_s = 0.1
+    wanted = {"Lead": ("LastName", "Phone")}
+    channel = "/data/LeadChangeEvent"
+    async with copied(org, tmp_path / "r.db", transport="pubsub", channel=channel, wanted=wanted) as made:
+        _make(org, "A")
+
+        async def kept() -> bool:
+            text = await made.database.run(lambda unit: unit.cursor(f"stream:pubsub:{channel}"))
+            position = b64decode(json.loads(text)["replay_id"]) if text else b""
+            return int.from_bytes(position) == org.ctx.bus.latest_id()
+
+        await until(kept, 10)

@@ -1,18 +1,17 @@
 """What Salesforce's documents leave open, by its number in the reference's table: every variant is accepted."""
 
-from typing import Any, cast
+import asyncio
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from connector.app.org import Org, change_source
 from connector.devorg.objects.residents import FIRST_EDITOR_ID, INTEGRATION_USER_ID
 from connector.devorg.server import DevOrg
-from connector.errors import ConfigError, ConnectorError, OrgThrottled, TransientError
+from connector.errors import ConnectorError, OrgThrottled, TransientError
 from connector.inbound.decode import NOT_STREAMED
 from connector.model.change import Operation, Origin
 from connector.model.command import CommandStatus
-from connector.settings import Settings
 from tests.copies import Copy
 from tests.orgcommands import bench_over
 from tests.orgs import org_session
@@ -20,6 +19,7 @@ from tests.traps.scene import CONTACTS, LONG, Making
 from tests.waiting import until
 
 BOTH = pytest.mark.parametrize("variant", [True, False])
+OVER_PUBSUB = pytest.mark.parametrize("transport", ["pubsub"])
 STREAM_ONLY = ("stream", "load")
 SALES = "/data/Sales__chn"
 
@@ -339,22 +339,67 @@ async def test_open_point_14_my_domain_as_the_audience_of_a_jwt(org: DevOrg, *, 
         assert org.ctx.tokens.check(token.value) == INTEGRATION_USER_ID
 
 
-def _pubsub_is_refused() -> None:
-    """The stream that the point is about is not begun: the settings say what to expect instead."""
-    settings = Settings.model_validate({"salesforce": {"instance_url": "http://localhost:1", "stream": "pubsub"}})
-    nobody = cast("Org", None)  # it is not asked
-    with pytest.raises(ConfigError, match=r"salesforce\.stream.*expected cometd or off"):
-        change_source(settings, nobody, lambda: None)
+@OVER_PUBSUB
+@BOTH
+async def test_open_point_15_tenant_ids_of_the_pubsub_api(org: DevOrg, copy: Making, *, variant: bool) -> None:
+    """Of 15 characters taken or refused: ours has 18."""
+    org.ctx.settings.short_tenant_ids = variant
+    async with copy(jobs=STREAM_ONLY) as made:
+        await edited(made)
 
 
-def test_open_point_15_tenant_ids_of_the_pubsub_api() -> None:
-    """Of 15 or 18 characters, with whatever time an idle stream has: nothing depends on it, that stream is refused."""
-    _pubsub_is_refused()
+@OVER_PUBSUB
+@BOTH
+async def test_open_point_15_the_idle_close_of_the_pubsub_api(org: DevOrg, copy: Making, *, variant: bool) -> None:
+    """After 60 or 70 seconds, told early or late that it stands: a stream that always asks is never idle."""
+    org.ctx.settings.pubsub_idle_s = 0.6 if variant else 0.7
+    org.ctx.settings.pubsub_early_headers = variant
+    async with copy(wanted=CONTACTS, jobs=STREAM_ONLY) as made:
+        contact, *_ = await made.ids("Contact")
+        for value in ("1", "2", "3"):
+            await asyncio.sleep(0.7)
+            made.update("Contact", contact, {"Phone": value})
+            await made.until_value("Contact", contact, "Phone", value)
+        assert [r for r in made.rounds if r.kind == "stream" and r.error is not None] == []
 
 
-def test_open_point_16_error_codes_of_the_pubsub_api() -> None:
-    """Whatever the table says: nothing depends on it, that stream is refused."""
-    _pubsub_is_refused()
+@OVER_PUBSUB
+@pytest.mark.parametrize(
+    "code",
+    [
+        "subscription.fetch.replayid.corrupted",
+        "subscription.fetch.replayid.validation.failed",
+        "subscription.fetch.replayid.expired",
+    ],
+)
+async def test_open_point_16_codes_of_a_lost_position(org: DevOrg, copy: Making, code: str) -> None:
+    """Whatever the code is called: the hole is told, caught up and closed."""
+    async with copy(wanted=CONTACTS) as made:
+        contact, *_ = await made.ids("Contact")
+        made.update("Contact", contact, {"Phone": "1"})
+        await made.until_value("Contact", contact, "Phone", "1")
+    made.update("Contact", contact, {"Phone": "2"})
+    org.ctx.faults.add("pubsub:subscribe", code=code, message="The Replay ID validation failed.")
+    async with copy(wanted=CONTACTS) as again:
+        told = await again.until_told("Contact closed replay_id_lost")
+        assert told[-1] == "Contact closed replay_id_lost 1"
+        assert await again.value("Contact", contact, "Phone") == "2"
+
+
+@OVER_PUBSUB
+@pytest.mark.parametrize("code", ["service.auth.error", "service.unavailable", "subscription.internal.error"])
+async def test_open_point_16_codes_that_pass(org: DevOrg, copy: Making, code: str) -> None:
+    """A new token, or a new session: nothing is lost, and no hole is told."""
+    async with copy(wanted=CONTACTS) as made:
+        contact, *_ = await made.ids("Contact")
+        made.update("Contact", contact, {"Phone": "1"})
+        await made.until_value("Contact", contact, "Phone", "1")
+        org.ctx.faults.add("pubsub:fetch", code=code)
+        await until(lambda: not org.ctx.faults.in_force())
+        made.update("Contact", contact, {"Phone": "2"})
+        await made.until_value("Contact", contact, "Phone", "2")
+        assert [change.origin for change in await made.changes(contact)] == [Origin.STREAM, Origin.STREAM]
+        assert await made.hole_messages() == []
 
 
 @BOTH

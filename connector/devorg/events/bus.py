@@ -70,7 +70,7 @@ class EventBus:
         self.epoch = 0
         self._database, self._schema, self._clock = database, schema, clock
         self._signal = asyncio.Event()
-        self.schemas = EventSchemas(database, schema)
+        self.schemas = EventSchemas(database, schema, options)
         database.connection.executescript(_TABLES)
         newest = database.connection.execute("SELECT max(replay_id) FROM event_log").fetchone()[0]
         self._last_id = max(newest or 0, int(database.meta(_LAST_ID) or FIRST_REPLAY_ID))

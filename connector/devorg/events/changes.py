@@ -38,6 +38,7 @@ class EventOptions:
         cleared_lookup_events: A lookup cleared by the deletion of its target gives an event.
         reparented_events: A child that a merge gives to the winner has an event.
         whole_second_commits: `commitTimestamp` is cut to whole seconds, as in all documented samples.
+        internal_parts: Addresses in the schemas of the Pub/Sub API have the member `Xyz`.
         overflow_changes: From this many changes of one transaction on, the rest is an overflow event per entity.
         max_event_bytes: A longer payload becomes a gap event.
         max_merged_records: Most `recordIds` of one event.
@@ -56,6 +57,7 @@ class EventOptions:
     cleared_lookup_events: bool = True
     reparented_events: bool = True
     whole_second_commits: bool = True
+    internal_parts: bool = False
     overflow_changes: int = 100_000
     max_event_bytes: int = 1_048_576
     max_merged_records: int = 10_000

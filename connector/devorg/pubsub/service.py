@@ -82,7 +82,7 @@ class PubSubService:
                 can_publish=False,
                 can_subscribe=True,
                 # Of several objects there is no one schema.
-                schema_id=self._context.schema.event_schema_id(entities[0]) if len(entities) == 1 else "",
+                schema_id=self._context.bus.schemas.current(entities[0]) if len(entities) == 1 else "",
             )
 
         return await _answered(context, answer)
