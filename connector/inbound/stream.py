@@ -193,7 +193,6 @@ class StreamLoop:
         left = await self._tools.replica.run(self._leave_other)
         if left:
             log.warning("stream.transport_changed", objects=left)
-            self._tell.holes(left)
         position = await self._tools.replica.run(self._stored)
         after, self._event_ms = position.replay_id, position.event_ms
         buffer = self._buffer = Buffer(self._rules.batch_size)
