@@ -1,6 +1,7 @@
 """Log events: `stage.what_happened` with data in keys; ids, counts and sizes only."""
 
 import logging
+import os
 import sys
 from typing import Literal
 
@@ -44,6 +45,8 @@ def configure_logs(form: Literal["auto", "json", "console"], level: str) -> None
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+    # gRPC writes lines of its own past every handler; what they tell of is raised as well.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(logging.ERROR)
     structlog.configure(

@@ -96,7 +96,7 @@ class _Cleaner:
         match found:
             case str():
                 return found if found in _PLAIN else self._records[found]
-            case [*choices]:
+            case [*choices] if not any(isinstance(choice, list) for choice in choices):
                 return ["null" if choice == "null" else self._type(choice, depth + 1) for choice in choices]
             case {"type": str(plain)} if plain in _PLAIN:
                 return plain

@@ -106,10 +106,11 @@ class Process:
 
 
 class OrgProcess(Process):
-    """`python -m connector.devorg` with a folder and a port that stay over restarts."""
+    """`python -m connector.devorg` with a folder and ports that stay over restarts; `pubsub`: with its Pub/Sub API."""
 
-    def __init__(self, directory: Path) -> None:
-        command = [sys.executable, "-m", "connector.devorg", "--port", str(free_port()), "--directory"]
+    def __init__(self, directory: Path, *, pubsub: bool = False) -> None:
+        ports = ["--port", str(free_port()), *(["--pubsub-port", str(free_port())] if pubsub else [])]
+        command = [sys.executable, "-m", "connector.devorg", *ports, "--directory"]
         directory.mkdir(parents=True, exist_ok=True)
         super().__init__([*command, str(directory / "data")], directory / "org.log", os.environ, directory)
 

@@ -17,6 +17,8 @@ OBJECTS = ("Account", "Contact", "Lead", "Opportunity")
 SEED = {"accounts": 4, "contacts": 12, "leads": 4, "opportunities": 4}
 Settings = Mapping[str, Any]  # by section; values or, for objects, tables
 
+NOWHERE = "http://127.0.0.1:1"  # of a Pub/Sub API that is not served
+
 _DEFAULTS: Settings = {
     "salesforce": {"timeout": "5s"},
     "sync": {"backoff_max": "1s"},
@@ -39,7 +41,8 @@ class Stack:
         self._settings = settings
         self.objects = objects
         self.broker = broker
-        self.org_process = OrgProcess(directory / "org")
+        pubsub = settings.get("salesforce", {}).get("stream") == "pubsub"
+        self.org_process = OrgProcess(directory / "org", pubsub=pubsub)
         self.replica = ReplicaFile(directory / "daemon" / "data" / "salesforce.db")
         self.told: Mapping[str, Any] = {}
         self.org: OrgAdmin
@@ -76,7 +79,7 @@ class Stack:
 
     def _own(self) -> Settings:
         return {
-            "salesforce": {"instance_url": self.told["url"]},
+            "salesforce": {"instance_url": self.told["url"], "pubsub_url": self.told["pubsub_url"] or NOWHERE},
             "storage": {"path": str(self.replica.path)},
             "mqtt": {"host": self.broker.host, "port": self.broker.port},
         }

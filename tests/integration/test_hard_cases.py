@@ -15,12 +15,13 @@ from connector.inbound.decode import NOT_STREAMED
 from connector.mesh.envelope import Envelope
 from connector.mesh.topics import Topics
 from connector.model.change import Change, Operation, Origin
-from tests.copies import ORIGIN, Copy, copied
+from tests.copies import ORIGIN, TRANSPORTS, Copy, copied
 from tests.orgs import ORG_ID
 from tests.traps.scene import CONTACTS, LONG, seed
 from tests.waiting import until
 
 DAY_S = 24 * 3600
+ON_BOTH = pytest.mark.parametrize("transport", TRANSPORTS)
 FORMULA = {
     "name": "Score__c", "type": "double", "calculated": True, "calculatedFormula": "Account.Rank__c", "precision": 9,
 }  # fmt: skip
@@ -34,10 +35,13 @@ async def org() -> AsyncIterator[DevOrg]:
         yield started
 
 
-async def test_a_transaction_of_the_org_appears_at_once(org: DevOrg, tmp_path: Path) -> None:
+@ON_BOTH
+async def test_a_transaction_of_the_org_appears_at_once(org: DevOrg, tmp_path: Path, transport: str) -> None:
     """60 records edited one by one: who reads the file meanwhile sees all of them or none, never a part."""
     path = tmp_path / "r.db"
-    async with copied(org, path, wanted={"Contact": ("LastName", "Phone")}, bulk_threshold=10**6) as made:
+    async with copied(
+        org, path, wanted={"Contact": ("LastName", "Phone")}, bulk_threshold=10**6, transport=transport
+    ) as made:
         many = made.write(lambda t: [t.create("Contact", {"LastName": f"Many {n}"}) for n in range(60)])
 
         async def all_here() -> bool:
@@ -71,9 +75,10 @@ async def _in_order(made: Copy, transaction_of: str) -> list[Change]:
     return changes[at[0] : at[-1] + 1]
 
 
-async def test_a_merge_moves_the_children_before_the_loser_goes(org: DevOrg, tmp_path: Path) -> None:
+@ON_BOTH
+async def test_a_merge_moves_the_children_before_the_loser_goes(org: DevOrg, tmp_path: Path, transport: str) -> None:
     """A consumer that folds the changes never holds a contact of a deleted account."""
-    async with copied(org, tmp_path / "r.db") as made:
+    async with copied(org, tmp_path / "r.db", transport=transport) as made:
         winner, loser, _ = await made.ids("Account")
         made.write(lambda t: t.merge("Account", winner, [loser], {"Phone": "kept"}))
         await made.settled(but=NOT_STREAMED)
@@ -82,9 +87,12 @@ async def test_a_merge_moves_the_children_before_the_loser_goes(org: DevOrg, tmp
         assert {("Contact", "update"), ("Opportunity", "update"), ("Account", "update")} == set(told[:-1])
 
 
-async def test_a_conversion_makes_the_records_before_the_lead_points_at_them(org: DevOrg, tmp_path: Path) -> None:
+@ON_BOTH
+async def test_a_conversion_makes_the_records_before_the_lead_points_at_them(
+    org: DevOrg, tmp_path: Path, transport: str
+) -> None:
     """Account, contact, opportunity, then the lead."""
-    async with copied(org, tmp_path / "r.db") as made:
+    async with copied(org, tmp_path / "r.db", transport=transport) as made:
         lead, *_ = await made.ids("Lead")
         made.write(lambda t: t.convert_lead(lead))
         await made.settled(but=NOT_STREAMED)
@@ -92,9 +100,10 @@ async def test_a_conversion_makes_the_records_before_the_lead_points_at_them(org
         assert told == [("Account", "create"), ("Contact", "create"), ("Opportunity", "create"), ("Lead", "update")]
 
 
-async def test_a_cascade_and_its_undoing(org: DevOrg, tmp_path: Path) -> None:
+@ON_BOTH
+async def test_a_cascade_and_its_undoing(org: DevOrg, tmp_path: Path, transport: str) -> None:
     """An account goes with its contacts and opportunities, each told once; undeleted, all of them come back."""
-    async with copied(org, tmp_path / "r.db") as made:
+    async with copied(org, tmp_path / "r.db", transport=transport) as made:
         account, *_ = await made.ids("Account")
         made.write(lambda t: t.delete("Account", account))
         await made.settled(but=NOT_STREAMED)
@@ -107,9 +116,10 @@ async def test_a_cascade_and_its_undoing(org: DevOrg, tmp_path: Path) -> None:
         assert {(c.id, c.operation) for c in back} == {(c.id, Operation.UNDELETE) for c in gone}
 
 
-async def test_a_change_that_is_too_large_for_an_event(org: DevOrg, tmp_path: Path) -> None:
+@ON_BOTH
+async def test_a_change_that_is_too_large_for_an_event(org: DevOrg, tmp_path: Path, transport: str) -> None:
     """The org sends a gap event in its place: the record is read, by one call."""
-    async with copied(org, tmp_path / "r.db", wanted=CONTACTS) as made:
+    async with copied(org, tmp_path / "r.db", wanted=CONTACTS, transport=transport) as made:
         contact, *_ = await made.ids("Contact")
         org.ctx.event_options.max_event_bytes = 1000
         made.update("Contact", contact, {"Description": LONG})
@@ -143,9 +153,12 @@ async def test_a_formula_that_changes_by_itself(org: DevOrg, tmp_path: Path) -> 
         assert made.inbound.repairer.verified_ms["Contact"] >= compared_ms + DAY_S * 1000
 
 
-async def test_a_purged_record_is_not_brought_back_by_its_own_event(org: DevOrg, tmp_path: Path) -> None:
+@ON_BOTH
+async def test_a_purged_record_is_not_brought_back_by_its_own_event(
+    org: DevOrg, tmp_path: Path, transport: str
+) -> None:
     """The stream is hours behind: a record was made, found by nobody, purged. Its CREATE comes at last, alone."""
-    async with copied(org, tmp_path / "r.db", wanted=CONTACTS) as made:
+    async with copied(org, tmp_path / "r.db", wanted=CONTACTS, transport=transport) as made:
         contact, *_ = await made.ids("Contact")
         made.update("Contact", contact, {"Phone": "before"})
         await made.until_value("Contact", contact, "Phone", "before")
@@ -223,12 +236,20 @@ def place_on(org: DevOrg, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "variant",
-    [{}, {"nested_nulls": False}, {"changed_fields": False}, {"nested_nulls": False, "changed_fields": False}],
-    ids=lambda variant: " ".join(variant) or "as documented",
+    ("transport", "variant"),
+    [
+        ("cometd", {}),
+        ("cometd", {"nested_nulls": False}),
+        ("cometd", {"changed_fields": False}),
+        ("cometd", {"nested_nulls": False, "changed_fields": False}),
+        ("pubsub", {}),  # whose bitmaps leave nothing of this open
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value) or "as documented",
 )
 @pytest.mark.parametrize("name", ["Account", "Invoice__c"])
-async def test_a_geolocation(org: DevOrg, tmp_path: Path, name: str, variant: Mapping[str, bool]) -> None:
+async def test_a_geolocation(
+    org: DevOrg, tmp_path: Path, name: str, variant: Mapping[str, bool], transport: str
+) -> None:
     """Of a standard object the coordinate that changed comes alone, of a custom one both; a null empties its column.
 
     Row and message hold the coordinates under REST's names, as numbers, and never the compound.
@@ -237,7 +258,7 @@ async def test_a_geolocation(org: DevOrg, tmp_path: Path, name: str, variant: Ma
     org.ctx.schema.select(name)
     for option, value in variant.items():
         setattr(org.ctx.event_options, option, value)
-    async with copied(org, tmp_path / "r.db", wanted={name: ("Name", "Place__c")}) as made:
+    async with copied(org, tmp_path / "r.db", wanted={name: ("Name", "Place__c")}, transport=transport) as made:
         start = {"Name": "Placed", PLACE[0]: 60.392050000000001, PLACE[1]: 5.3221}
         record: str = made.write(lambda t: t.create(name, start))
         [created] = await made.until_changes(record, 1)
