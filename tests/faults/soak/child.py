@@ -42,6 +42,7 @@ _WAITS: Mapping[str, Mapping[str, float]] = {
         "LOOK_S": 0.5,
         "REFUSED_RETRY_S": 0.3,
         "HELD_RETRY_S": 1.0,
+        "UNPROVED_RETRY_S": 0.5,
     },
     "connector.inbound.snapshot": {"REFUSED_RETRY_S": 0.3, "_JOB_POLL_FIRST_S": 0.02},
     "connector.inbound.stream": {"REFUSED_RETRY_S": 0.3, "THROTTLED_RETRY_S": 0.2, "HEALTHY_S": 1.0},
@@ -72,7 +73,7 @@ _WAITS: Mapping[str, Mapping[str, float]] = {
     "connector.salesforce.cometd_watch": {"_SHORTEST_HOLD_S": 0.1},
     "connector.salesforce.login": {"_LOGIN_WINDOW_S": 0.1, "_CLOSE_WAIT_S": 0.5},
     "connector.salesforce.login_answers": {"RATE_WAIT_S": 0.3},
-    "connector.serve.relay": {"BACKOFF_FIRST_S": 0.05, "BACKOFF_MAX_S": 0.3},
+    "connector.serve.relay": {"BACKOFF_FIRST_S": 0.05, "BACKOFF_MAX_S": 0.3, "MARK_WITHIN_S": 0.3},
     "connector.store.checks": {"BUSY_TIMEOUT_MS": 300},
 }
 # The same for those that are defaults of what the wiring makes.

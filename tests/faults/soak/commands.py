@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.e2e.watcher import ROOT, Watcher
 from tests.faults.soak.edits import Editor
-from tests.faults.soak.fields import OBJECTS, values_for
+from tests.faults.soak.fields import OBJECTS, TEXTS, values_for
 from tests.faults.soak.malformed import SPOILT, unreadable
 
 REPLIES = "soak/replies"
@@ -27,7 +27,6 @@ KEYED = "Invoice__c"  # the object with an external id
 # By origin, whoever's user it is: what the connector wrote.
 OURS = "com/salesforce/api/rest/"
 _KEYS = 4
-_SHARED = {"Account": "Phone", "Contact": "Title", "Lead": "City", "Opportunity": "Name", "Invoice__c": "Name"}
 
 
 @dataclass(slots=True)
@@ -210,7 +209,7 @@ class Service:
             needed = values_for(rng, self._editor, name, creating=True)
             fields = {**needed, **fields}
         elif rng.random() < 0.5:
-            fields[_SHARED[name]] = f"{mark} {rng.randrange(10)}"
+            fields[TEXTS[name]] = f"{mark} {rng.randrange(10)}"
         return fields
 
 

@@ -13,7 +13,7 @@ FORMULAS: Mapping[str, Mapping[str, Any]] = {
 }
 OBJECTS = ("Account", "Contact", "Lead", "Opportunity", "Invoice__c")
 EDITORS = (FIRST_EDITOR_ID, SECOND_EDITOR_ID, INTEGRATION_USER_ID)
-_LONG_LINES = (12, 60)
+_LONG_LINES = (30, 90)
 _FEW = 4
 
 
@@ -155,6 +155,8 @@ FIELDS: Mapping[str, Mapping[str, Value]] = {
         "Contact__c": _record_of("Contact"),
     },
 }
+# A text that people write into, and commands too.
+TEXTS = {"Account": "Phone", "Contact": "Title", "Lead": "City", "Opportunity": "Name", "Invoice__c": "Name"}
 REQUIRED = {"Account": 1, "Contact": 1, "Lead": 2, "Opportunity": 3, "Invoice__c": 1}
 
 

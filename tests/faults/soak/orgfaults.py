@@ -1,23 +1,19 @@
 """What happens in the org itself: to its stream and replay ids, its clock, its fields."""
 
 import contextlib
-import json
 import random
-from typing import Any
 
-from connector.devorg.context import UI_ORIGIN
 from connector.devorg.errors import OrgError
-from connector.devorg.events.changes import OVERFLOW_ID, event_header
+from connector.devorg.events.changes import OVERFLOW_ID
 from connector.devorg.objects.residents import FIRST_EDITOR_ID
 from tests.faults.soak import orders
 from tests.faults.soak.answerfaults import ordered
-from tests.faults.soak.fields import OBJECTS, values_for
+from tests.faults.soak.fields import OBJECTS
 from tests.faults.soak.later import Later
+from tests.faults.soak.untold import change_untold, garbled
 from tests.faults.soak.world import World
 
 _HOUR_S = 3600
-# Garbage in these is seen whatever the object and whatever is synced of it: it may take the place of a change.
-_IN_EVERY_EVENT = {"ChangeEventHeader", "LastModifiedDate"}
 
 
 class OrgFaults:
@@ -52,7 +48,7 @@ class OrgFaults:
         kind = rng.choice(("GAP_CREATE", "GAP_UPDATE", "GAP_DELETE", "GAP_UNDELETE", "GAP_OVERFLOW", "UPDATE"))
         # What is deleted with an account or a contact would need an event of its own.
         name = rng.choice(("Lead", "Invoice__c") if kind in ("GAP_DELETE", "GAP_UNDELETE") else OBJECTS)
-        ids = self._untold(rng, name, kind)
+        ids = change_untold(self._world, rng, name, kind)
         bus = self._world.org.ctx.bus
         if kind in ("GAP_OVERFLOW", "UPDATE") and self._world.position() is not None:
             self._world.whole.add(name)
@@ -65,49 +61,13 @@ class OrgFaults:
             bus.emit_without_body(name, kind, ids)
         return f"{kind} {name} {' '.join(ids)}"
 
-    def _untold(self, rng: random.Random, name: str, kind: str) -> list[str]:
-        """Change some records without an event; returns which."""
-        editor, done = self._world.editor, list[str]()
-        ids = [""] if kind == "GAP_CREATE" else editor.ids(name, deleted=kind == "GAP_UNDELETE")
-        with self._world.org.ctx.org.transaction(FIRST_EDITOR_ID, UI_ORIGIN, announce=False) as transaction:
-            for record_id in rng.sample(ids, min(len(ids), rng.randint(1, 4))):
-                with contextlib.suppress(OrgError):  # held by a transaction, a converted lead, lost in a merge
-                    match kind:
-                        case "GAP_CREATE":
-                            done.append(transaction.create(name, values_for(rng, editor, name, creating=True)))
-                            continue
-                        case "GAP_DELETE":
-                            transaction.delete(name, record_id)
-                        case "GAP_UNDELETE":
-                            transaction.undelete(name, record_id)
-                        case _:
-                            transaction.update(name, record_id, values_for(rng, editor, name, creating=False))
-                    done.append(record_id)
-        return done
-
     def overflow(self, rng: random.Random) -> str:
         self._world.org.ctx.event_options.overflow_changes = rng.choice((3, 8, 100_000))
         return self._world.edit(rng, most=20)
 
     def undecodable(self, rng: random.Random) -> str:
-        name = rng.choice(OBJECTS)
-        garbage = rng.choice(orders.GARBAGE)
-        ids = self._untold(rng, name, "UPDATE") if garbage.keys() & _IN_EVERY_EVENT else []
-        ids = ids or self._world.editor.live(name)[:1]
-        header = event_header(
-            entity=name,
-            record_ids=ids,
-            change_type="UPDATE",
-            transaction_key=f"garbage-{rng.getrandbits(32)}",
-            commit_ms=self._world.org.ctx.clock.now_ms(),
-            commit_number=1,
-            user_id=FIRST_EDITOR_ID,
-        )
-        payload: Any = {**garbage, "ChangeEventHeader": {**header, **garbage.get("ChangeEventHeader", {})}}
-        if rng.random() < 0.2:
-            payload = rng.choice(([], "text", {}, None, {"ChangeEventHeader": None}))
-        self._world.org.ctx.bus.emit(payload, entity=name)
-        return f"{name} {json.dumps(payload)[:200]}"
+        line, _ = garbled(self._world, rng, rng.choice(orders.GARBAGE))
+        return line
 
     def stall(self, rng: random.Random) -> str:
         settings = self._world.org.ctx.settings

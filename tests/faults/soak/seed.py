@@ -14,9 +14,8 @@ from tempfile import mkdtemp
 import orjson
 
 from tests.e2e.watcher import ROOT
-from tests.faults.soak import verdict
+from tests.faults.soak import aftermath, verdict
 from tests.faults.soak.commands import body_of
-from tests.faults.soak.edits import Editor
 from tests.faults.soak.fields import OBJECTS
 from tests.faults.soak.plan import Plan, plan_of
 from tests.faults.soak.upheaval import Upheaval
@@ -146,7 +145,7 @@ class _Player:
 
     async def _lives(self, world: World) -> Sequence[str]:
         """Something more happens after the quiet: it arrives by itself."""
-        world.note(Editor(world.org.ctx, unseen=False).edit(self._rng).line)
+        aftermath.play(world, self._rng)
         in_time = await self._wait(lambda: verdict.unsettled(world), QUIET_S)
         return [] if in_time else [f"after the quiet: {problem}" for problem in verdict.unsettled(world, None)]
 

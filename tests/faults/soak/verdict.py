@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -89,6 +90,7 @@ def problems(world: World) -> list[str]:
     found = differences(world)[:_MOST_TOLD]
     found += _publications(world)
     found += _holes(world)
+    found += _not_kept(world)
     world.service.read()
     for row in world.replica.rows("SELECT correlation FROM command WHERE answer_lost = 1"):
         if row["correlation"] in world.service.asked:
@@ -107,6 +109,13 @@ def _file(world: World) -> Iterator[str]:
     versions = [row["version"] for row in world.replica.rows("SELECT version FROM change ORDER BY version")]
     if versions != list(range(1, len(versions) + 1)):
         yield "the change log has holes"
+
+
+def _not_kept(world: World) -> Iterator[str]:
+    """Events that could not be read, and are not in quarantine."""
+    rows = world.replica.rows("SELECT replay_id FROM quarantine")
+    kept = {int(b64decode(row["replay_id"])) for row in rows}
+    yield from (f"event {replay_id} cannot be read, and was not kept" for replay_id in world.to_quarantine - kept)
 
 
 def _publications(world: World) -> list[str]:
@@ -144,6 +153,7 @@ class Fold:
         self.problems: list[str] = []
         self._records: dict[tuple[str, str], dict[str, Any] | None] = {}
         self._versions: dict[tuple[str, str], int] = {}
+        self._events: set[tuple[str, int, str, str]] = set()
 
     def take(self, data: dict[str, Any]) -> None:
         """The next message."""
@@ -155,9 +165,18 @@ class Fold:
         if version != len(self.data) + 1:
             self.problems.append(f"version {version} came where {len(self.data) + 1} was due")
         self.data[version] = data
-        self.problems += (f"version {version}: {problem}" for problem in self._step(data))
+        self.problems += (f"version {version}: {problem}" for problem in (*self._step(data), *self._again(data)))
         key = data["object"], data["id"]
         self._records[key], self._versions[key] = data["record"], version
+
+    def _again(self, data: Mapping[str, Any]) -> Iterator[str]:
+        """How a change tells of what was told already. An echo and what an event holds besides are two changes."""
+        commit = data["commit"]
+        if commit is not None and commit["transaction"] is not None:
+            event = commit["transaction"], commit["sequence"], data["id"], data["origin"]
+            if event in self._events:
+                yield f"the event {event} was told before"
+            self._events.add(event)
 
     def _step(self, data: Mapping[str, Any]) -> Iterator[str]:
         """How a change does not follow from what came before."""

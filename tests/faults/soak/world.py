@@ -94,6 +94,7 @@ class World:
         clock_went_back: The org's, so that its stamps tell no order.
         whole: Objects of which the stream said that any record may differ, and would say so again until it is heard.
         held: Keys of the org's transactions that are open.
+        to_quarantine: Replay ids of events that must be kept in quarantine.
         needs: What must be asked of the daemon before the replica can be expected to be equal, and of which objects.
     """
 
@@ -110,6 +111,7 @@ class World:
         self.replica = ReplicaFile(directory / "daemon" / "salesforce.db")
         self.held: list[str] = []
         self.needs: dict[str, set[str]] = {}
+        self.to_quarantine: set[int] = set()
         self.forgetful = False
         self.restarted_broker = False
         self.refusals: list[Refusal] = []
