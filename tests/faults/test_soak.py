@@ -1,5 +1,6 @@
 """A short soak: what `make soak` plays for hours."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.faults.soak import child
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 25
@@ -23,6 +26,17 @@ def test_25_seeds_of_random_edits_commands_and_faults() -> None:
     assert told["seeds"] == SEEDS
     assert told["transactions"] > SEEDS
     assert told["commands"] > SEEDS
+
+
+def test_the_waits_that_the_soak_scales_are_there() -> None:
+    """Else its daemon would not start, and every seed would take minutes to say so."""
+    named = {
+        f"{home}.{name}" for waits in (child.WAITS, child.SHORTER) for home, names in waits.items() for name in names
+    }
+    known = {
+        name for name in named if hasattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2])
+    }
+    assert named - known == set()
 
 
 def test_a_seed_is_the_same_plan_every_time() -> None:

@@ -31,7 +31,7 @@ WAITED_OUT, REFUSED, CRASHED = 75, 76, 77
 
 # Every wait that is no setting, scaled so that an hour's reactions fit into a second. A name that is gone is an error:
 # the runner would wait for minutes.
-_WAITS: Mapping[str, Mapping[str, float]] = {
+WAITS: Mapping[str, Mapping[str, float]] = {
     "connector.app.supervise": {"BACKOFF_FIRST_S": 0.05, "HEALTHY_AFTER_S": 1.0, "SAME_SIGNAL_S": 0.05},
     "connector.app.daemon": {"QUEUED_LOOK_S": 0.05},
     "connector.inbound.catalog": {"REFRESH_AT_MOST_EVERY_S": 0.2},
@@ -67,17 +67,17 @@ _WAITS: Mapping[str, Mapping[str, float]] = {
         "_BUSY_WAIT_S": 0.3,
         "_CLIENTS_WAIT_S": 0.3,
         "_SERVER_CONNECTIONS_WAIT_S": 0.2,
-        "_EVENTS_WAIT_S": 0.4,
         "_DENIED_WAIT_S": 0.2,
     },
     "connector.salesforce.cometd_watch": {"_SHORTEST_HOLD_S": 0.1},
     "connector.salesforce.login": {"_LOGIN_WINDOW_S": 0.1, "_CLOSE_WAIT_S": 0.5},
     "connector.salesforce.login_answers": {"RATE_WAIT_S": 0.3},
+    "connector.salesforce.streaming": {"EVENTS_WAIT_S": 0.4},
     "connector.serve.relay": {"BACKOFF_FIRST_S": 0.05, "BACKOFF_MAX_S": 0.3, "MARK_WITHIN_S": 0.3},
     "connector.store.checks": {"BUSY_TIMEOUT_MS": 300},
 }
 # The same for those that are defaults of what the wiring makes.
-_SHORTER: Mapping[str, Mapping[str, Any]] = {
+SHORTER: Mapping[str, Mapping[str, Any]] = {
     "connector.app.daemon": {"Jobs": partial(Jobs, drain_timeout_s=2.0)},
     "connector.app.rules": {
         "LoadRules": partial(LoadRules, subscribe_wait_s=0.5),
@@ -147,12 +147,12 @@ def _set_clock(pulled: Strings) -> None:
 
 
 def _scale(page_rows: int) -> None:
-    for name, waits in _WAITS.items():
+    for name, waits in WAITS.items():
         for constant, value in waits.items():
             _replace(importlib.import_module(name), constant, value)
     for name in ("connector.inbound.snapshot", "connector.inbound.repair"):
         setattr(importlib.import_module(name), "PAGE_ROWS", page_rows)  # noqa: B010 - a module's constant is no attribute to mypy
-    for name, classes in _SHORTER.items():
+    for name, classes in SHORTER.items():
         for constant, shorter in classes.items():
             setattr(importlib.import_module(name), constant, shorter)
 
