@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 SECONDS_OF_DEMO ?= 30
 SEEDS ?= 1000
+# The tests start some hundred processes: each would compile the program anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test format lint types schemas clean
 

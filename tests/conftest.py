@@ -4,8 +4,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.broker import Broker, BrokerOptions, ContainerBroker, ProcessBroker, docker_problem
+
+# As structlog does it by itself, but for the tracebacks: coloured ones with local variables take seconds.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 BrokerFactory = Callable[[BrokerOptions], Awaitable[Broker]]
 

@@ -34,8 +34,8 @@ def org_settings(url: str, timeout_s: float = 5.0) -> SalesforceSettings:
     return SalesforceSettings(instance_url=url, timeout=timedelta(seconds=timeout_s))
 
 
-def all_secrets(org: DevOrg) -> Secrets:
-    """Every credential of the local org, so that any flow works."""
+def secrets_of(org: DevOrg, flow: str = "client_credentials") -> Secrets:
+    """Credentials of the local org; the key only for `jwt`: each org makes its own, which takes its time."""
     known = org.ctx.credentials
     return Secrets(
         sf_username=known.username,
@@ -43,7 +43,7 @@ def all_secrets(org: DevOrg) -> Secrets:
         sf_security_token=SecretStr(known.security_token),
         sf_client_id=known.client_id,
         sf_client_secret=SecretStr(known.client_secret),
-        sf_private_key_file=str(org.keys.private_key_file()),
+        sf_private_key_file=str(org.keys.private_key_file()) if flow == "jwt" else "",
         sf_refresh_token=SecretStr(known.refresh_token),
         sf_access_token=SecretStr(org.ctx.tokens.default_access_token),
     )
@@ -51,7 +51,7 @@ def all_secrets(org: DevOrg) -> Secrets:
 
 def org_session(org: DevOrg, flow: str = "client_credentials", *, store: TokenStore | None = None) -> Session:
     """A session with the local org."""
-    return Session(org_settings(org.url), all_secrets(org), flow, now_ms=now_ms, store=store)
+    return Session(org_settings(org.url), secrets_of(org, flow), flow, now_ms=now_ms, store=store)
 
 
 @dataclass(kw_only=True)

@@ -9,10 +9,11 @@ from importlib.metadata import version as distribution_version
 import structlog
 
 from connector.app.actions import control_actions
+from connector.app.clock import wall_clock_ms
 from connector.app.indexing import keep_indexed
 from connector.app.looking import CountedAnswers, metrics_jobs, metrics_of, page_jobs
 from connector.app.notify import ServiceManager, Watchdog
-from connector.app.org import Org, change_source, opened_org, wall_clock_ms
+from connector.app.org import Org, change_source, opened_org
 from connector.app.reports import Observer, freshness_of, load_token, round_messages
 from connector.app.retention import keep_trimmed
 from connector.app.rules import inbound_rules, milliseconds, outbound_rules, query_rules

@@ -5,7 +5,8 @@ from functools import partial
 from importlib.metadata import version as distribution_version
 from typing import Any
 
-from connector.app.org import Org, wall_clock_ms
+from connector.app.clock import wall_clock_ms
+from connector.app.org import Org
 from connector.app.page import own_word, run_page
 from connector.app.supervise import Job
 from connector.mesh.envelope import Envelope

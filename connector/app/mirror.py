@@ -8,8 +8,9 @@ from importlib.metadata import version as distribution_version
 
 import structlog
 
+from connector.app.clock import wall_clock_ms
 from connector.app.indexing import keep_indexed
-from connector.app.org import ORG_CURSOR, wall_clock_ms
+from connector.app.org import ORG_CURSOR
 from connector.app.retention import keep_trimmed
 from connector.app.supervise import Jobs, Stop, run_jobs
 from connector.errors import LinkDown, PoisonError, StoreUnusable

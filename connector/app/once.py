@@ -4,8 +4,9 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from connector.app.clock import wall_clock_ms
 from connector.app.indexing import index_objects
-from connector.app.org import opened_org, wall_clock_ms
+from connector.app.org import opened_org
 from connector.app.rules import inbound_rules
 from connector.inbound.engine import Inbound, Outlets
 from connector.inbound.repair import Reconciled

@@ -1,6 +1,5 @@
 """The doors to the org, opened, and the org pinned to its replica."""
 
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,9 +7,10 @@ from typing import Protocol
 
 import structlog
 
-from connector.errors import ConfigError, StoreUnusable, TransientError
-from connector.mirror.state import Copy
-from connector.ports import ChangeSource, Unit
+from connector.app.clock import wall_clock_ms
+from connector.app.mirrored import refuse_mirrors
+from connector.errors import ConfigError, TransientError
+from connector.ports import ChangeSource
 from connector.salesforce.budget import ApiBudget
 from connector.salesforce.cometd import CometdSource
 from connector.salesforce.delivered import Deliveries
@@ -25,11 +25,6 @@ from connector.store.database import Database
 log = structlog.get_logger()
 
 ORG_CURSOR = "org"
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since the Unix epoch, UTC."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -138,16 +133,3 @@ def _pubsub_source(settings: Settings, org: Org, on_state: Callable[[], None]) -
         on_state=on_state,
         deliveries=org.deliveries,
     )
-
-
-def refuse_mirrors(unit: Unit) -> None:
-    """For who works for the org.
-
-    Raises:
-        StoreUnusable: The file is a mirror's.
-    """
-    if Copy.stored(unit) is not None:
-        raise StoreUnusable(
-            "the database is a mirror's copy, kept from the mesh alone: commands go over MQTT (SFSync(remote=...)), "
-            "and a connector needs another storage.path"
-        )

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from connector.app.org import wall_clock_ms
+from connector.app.clock import wall_clock_ms
 from connector.app.supervise import Stop
 from connector.errors import TransientError
 from connector.mesh.topics import Topics

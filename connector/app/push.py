@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from connector.app.org import opened_org, wall_clock_ms
+from connector.app.clock import wall_clock_ms
+from connector.app.org import opened_org
 from connector.app.queueing import CommandQueue
 from connector.app.rules import inbound_rules, outbound_rules
 from connector.errors import StoreLocked

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from connector.app.org import refuse_mirrors, wall_clock_ms
+from connector.app.clock import wall_clock_ms
+from connector.app.mirrored import refuse_mirrors
 from connector.app.rules import outbound_rules
 from connector.errors import CommandRejected
 from connector.inbound.catalog import stored_spec

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import structlog
 
-from connector.app.org import wall_clock_ms
+from connector.app.clock import wall_clock_ms
 from connector.app.rules import milliseconds
 from connector.ports import Replica
 from connector.settings import StorageSettings

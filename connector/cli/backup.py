@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from connector.app.org import wall_clock_ms
+from connector.app.clock import wall_clock_ms
 from connector.cli.asking import progress_bars
 from connector.cli.project import open_settings
 from connector.store import backup as copies

@@ -1,10 +1,8 @@
-"""`create`, `update`, `delete`, `push` and `commands`: writes to the org, queued on disk."""
+"""`create`, `update`, `delete` and `commands`: writes to the org, queued on disk; nothing here asks the org."""
 
-import asyncio
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import click
@@ -12,18 +10,15 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from connector.app.push import push as push_queue
 from connector.app.queueing import CommandQueue
-from connector.cli.asking import progress_bars
 from connector.cli.outcome import FAILED, WRONG_USAGE
-from connector.cli.project import open_settings, org_settings
+from connector.cli.project import open_settings
 from connector.errors import CommandRejected
 from connector.model.change import Operation
 from connector.model.command import Command, CommandStatus
 from connector.model.objects import FieldSpec, ObjectSpec
 from connector.model.times import to_iso
 
-PUSH_TIMEOUT_S = 60.0
 _TRUTH = {"true": True, "false": False}
 
 fields_argument = click.argument("assignments", metavar="FIELD=VALUE...", nargs=-1, required=True)
@@ -113,21 +108,6 @@ def delete_record(
         spec = _spec(queue, object_name)
         data = _data(command_id=command_id, id=record_id, on_conflict=on_conflict)
         _run(queue, spec, Operation.DELETE, data, (dry_run, wait_s, as_json))
-
-
-@click.command("push")
-@click.option("--timeout", "timeout_s", default=PUSH_TIMEOUT_S, show_default=True, help="Seconds to wait at most.")
-@click.pass_obj
-def push(settings_path: str | None, timeout_s: float) -> None:
-    """Send queued commands now; exit 1 if some are left."""
-    with progress_bars() as advance:
-        done = asyncio.run(push_queue(org_settings(settings_path), timeout_s, partial(advance, "commands")))
-    who = "the daemon" if done.by_daemon else "this process"
-    click.echo(
-        f"{done.sent} commands sent by {who}, {done.left} left" if done.sent or done.left else "nothing is queued"
-    )
-    if done.left:
-        sys.exit(FAILED)
 
 
 @click.group("commands", invoke_without_command=True)

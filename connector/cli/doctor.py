@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from connector.app.org import wall_clock_ms
+from connector.app.clock import wall_clock_ms
 from connector.cli.outcome import FAILED, NO_BROKER, NO_ORG, WRONG_USAGE
 from connector.doctor.examine import examine
 from connector.doctor.findings import Finding, Report, State

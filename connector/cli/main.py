@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "create": "connector.cli.commands:create_record",
     "update": "connector.cli.commands:update_record",
     "delete": "connector.cli.commands:delete_record",
-    "push": "connector.cli.commands:push",
+    "push": "connector.cli.push:push",
     "commands": "connector.cli.commands:commands",
     "backup": "connector.cli.backup:backup",
     "restore": "connector.cli.backup:restore",

@@ -1,15 +1,20 @@
 """The processes under test, started, ended and killed: the local org and the daemon."""
 
+import atexit
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from connector.devorg.tokens import KeyPair
 from tests.broker import free_port
 from tests.e2e.waiting import until
 
@@ -105,14 +110,24 @@ class Process:
         return "\n".join(self.text().splitlines()[-_LAST_LINES:])
 
 
+@cache
+def _key_file() -> Path:
+    """A private key for every org of this run: each would make its own at its start, which takes its time."""
+    directory = tempfile.mkdtemp(prefix="org-key-")
+    atexit.register(shutil.rmtree, directory)
+    return KeyPair(Path(directory)).private_key_file()
+
+
 class OrgProcess(Process):
     """`python -m connector.devorg` with a folder and ports that stay over restarts; `pubsub`: with its Pub/Sub API."""
 
     def __init__(self, directory: Path, *, pubsub: bool = False) -> None:
         ports = ["--port", str(free_port()), *(["--pubsub-port", str(free_port())] if pubsub else [])]
         command = [sys.executable, "-m", "connector.devorg", *ports, "--directory"]
-        directory.mkdir(parents=True, exist_ok=True)
-        super().__init__([*command, str(directory / "data")], directory / "org.log", os.environ, directory)
+        data = directory / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_key_file(), data)
+        super().__init__([*command, str(data)], directory / "org.log", os.environ, directory)
 
     def start(self) -> Mapping[str, Any]:
         """Start; returns what it tells of itself once it answers."""

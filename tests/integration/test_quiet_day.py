@@ -24,7 +24,7 @@ from connector.salesforce.login import Session
 from connector.salesforce.rest import RestClient
 from connector.settings import Settings
 from connector.store.database import Database
-from tests.orgs import ORG_ID, all_secrets
+from tests.orgs import ORG_ID, secrets_of
 from tests.warp import run_warped
 
 DAY_S = 24 * 3600
@@ -79,7 +79,7 @@ async def live(day: Day, folder: Path) -> None:
         settings = Settings.model_validate({"salesforce": {"instance_url": org.url}})
         enter = stack.enter_async_context
         database = await enter(Database(folder / "replica.db"))
-        session = await enter(Session(settings.salesforce, all_secrets(org), "client_credentials", now_ms=now_ms))
+        session = await enter(Session(settings.salesforce, secrets_of(org), "client_credentials", now_ms=now_ms))
         budget = await enter(ApiBudget(settings.limits, database, now_ms=now_ms, elapsed_s=elapsed_s))
         rest = await enter(RestClient(session, budget, api_version="58.0", timeout_s=30))
         deliveries = await enter(Deliveries(0.8, database, ask=rest.limits, now_ms=now_ms, elapsed_s=elapsed_s))

@@ -28,7 +28,6 @@ from tests.orgs import (
     ORG_ID,
     USER_ID,
     Scripted,
-    all_secrets,
     now_ms,
     org_session,
     org_settings,
@@ -36,6 +35,7 @@ from tests.orgs import (
     says,
     says_text,
     scripted,
+    secrets_of,
     token,
 )
 
@@ -224,7 +224,7 @@ async def test_faults_of_the_login_host_are_waited_out(
 ) -> None:
     """They are no refusal: the next try logs in."""
     org.ctx.faults.add("oauth", **fault)
-    session = Session(org_settings(org.url, 0.3), all_secrets(org), "client_credentials", now_ms=now_ms)
+    session = Session(org_settings(org.url, 0.3), secrets_of(org), "client_credentials", now_ms=now_ms)
     async with session:
         with pytest.raises(expected):
             await session.token()
@@ -246,7 +246,7 @@ async def test_a_failed_login_is_shared_by_all_who_waited(org: DevOrg) -> None:
 async def test_a_wrong_clock_is_set_by_the_orgs_date_and_signed_again(org: DevOrg) -> None:
     """Our clock is ten minutes behind."""
     settings = org_settings(org.url)
-    session = Session(settings, all_secrets(org), "jwt", now_ms=lambda: now_ms() - 600_000)
+    session = Session(settings, secrets_of(org, "jwt"), "jwt", now_ms=lambda: now_ms() - 600_000)
     async with session:
         with capture_logs() as logs:
             assert (await session.token()).org_id == ORG_ID
@@ -272,7 +272,7 @@ async def test_a_refused_audience_is_tried_with_the_other_one() -> None:
         )
 
     async with DevOrg() as org, scripted(refuses, token()) as server:
-        session = Session(org_settings(server.url), all_secrets(org), "jwt", now_ms=now_ms)
+        session = Session(org_settings(server.url), secrets_of(org, "jwt"), "jwt", now_ms=now_ms)
         async with session:
             await session.token()
         assert len(server.asked) == 2

@@ -12,7 +12,7 @@ from connector.model.change import Origin
 from connector.salesforce.login import Session
 from connector.salesforce.token_store import FileTokenStore
 from tests.copies import ORIGIN
-from tests.orgs import all_secrets, now_ms, org_session, org_settings
+from tests.orgs import now_ms, org_session, org_settings, secrets_of
 from tests.traps.scene import CONTACTS, Making, stand_still
 from tests.waiting import until
 
@@ -113,7 +113,7 @@ async def test_near_miss_07_a_rotated_refresh_token_is_stored_before_it_is_used(
     for _ in range(3):
         store = FileTokenStore(path)
         async with Session(
-            org_settings(org.url), all_secrets(org), "refresh_token", now_ms=now_ms, store=store
+            org_settings(org.url), secrets_of(org), "refresh_token", now_ms=now_ms, store=store
         ) as session:
             token = await session.token()
             assert path.exists()

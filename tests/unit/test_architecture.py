@@ -1,8 +1,9 @@
 """Who may import whom: arrows point one way, each library has one importer, and nothing goes in circles."""
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -83,6 +84,12 @@ def arrows_of(tree: Path) -> list[Arrow]:
     return [arrow for module, path in files.items() for arrow in _arrows_of_file(module, path, files, tree)]
 
 
+@cache
+def our_arrows() -> Sequence[Arrow]:
+    """Every import of the program."""
+    return arrows_of(TREE)
+
+
 def _module_name(path: Path) -> str:
     parts = path.with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -159,12 +166,12 @@ def circle(arrows: Iterable[Arrow]) -> list[str]:
 
 def test_no_arrow_points_the_wrong_way() -> None:
     """Doors and ways know the nouns alone; only app knows all; each library has its one door."""
-    assert violations(arrows_of(TREE)) == []
+    assert violations(our_arrows()) == []
 
 
 def test_nothing_imports_itself_in_a_circle() -> None:
     """A module can be read, and tested, with what stands below it."""
-    assert circle(arrows_of(TREE)) == []
+    assert circle(our_arrows()) == []
 
 
 def test_folders_of_the_local_org_point_one_way() -> None:
@@ -172,7 +179,7 @@ def test_folders_of_the_local_org_point_one_way() -> None:
     org = f"{OURS}.devorg."
     folded = [
         Arrow(_below(org, arrow.module), _below(org, arrow.target), arrow.where)
-        for arrow in arrows_of(TREE)
+        for arrow in our_arrows()
         if arrow.module.startswith(org) and arrow.target.startswith(org)
     ]
     assert circle(arrow for arrow in folded if arrow.module != arrow.target) == []
@@ -184,7 +191,7 @@ def _below(folder: str, module: str) -> str:
 
 def test_every_rule_is_about_something_that_exists() -> None:
     """A folder or library that has gone takes its rule with it."""
-    arrows = arrows_of(TREE)
+    arrows = our_arrows()
     assert {_part(_module_name(p.relative_to(TREE))) for p in (TREE / OURS).rglob("*.py")} == set(MAY_IMPORT)
     assert {arrow.target.partition(".")[0] for arrow in arrows} >= set(IMPORTERS)
     assert {(arrow.module, _part(arrow.target)) for arrow in arrows} >= MODULES_MAY_IMPORT

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def shell_lines(text: str) -> list[str]:
 # --- Log events ---------------------------------------------------------------------------------------------------
 
 
-def logged() -> dict[str, set[str]]:
+@cache
+def logged() -> Mapping[str, set[str]]:
     """Event name -> its levels, of every logging call outside the local org, which has a log of its own."""
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "connector").rglob("*.py")):
