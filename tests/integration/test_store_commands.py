@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import apsw
 import pytest
 
 from connector.model.change import Operation
 from connector.model.command import Command, CommandStatus, ConflictPolicy, command_key, external_key
 from connector.store import Session
+from connector.store.queries import load
 from tests.store_nouns import NOW_MS, command, record_id
 
 
@@ -257,3 +259,24 @@ def test_a_redelivery_is_found_by_its_key(session: Session) -> None:
     assert found.command_id == "b"
     assert session.run(lambda unit: unit.command_by_delivery("7:x", NOW_MS + 6)) is None
     assert session.run(lambda unit: unit.command_by_delivery("8:x", NOW_MS)) is None
+
+
+@pytest.mark.parametrize("name", ["pending_on", "unseen_records", "claimed", "awaiting_echo", "unseen", "last_written"])
+def test_what_is_asked_of_a_record_walks_its_own_commands(session: Session, tmp_path: Path, name: str) -> None:  # noqa: ARG001 - it makes the file
+    """Every read and every change asks it, and a month's commands of the object may be there."""
+    connection = apsw.Connection(str(tmp_path / "replica.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    bindings = {"ids": "[]", "id": "", "object": "Contact", "since": "", "modified": ""}
+    statement = load("commands")[name]
+    used = {key: value for key, value in bindings.items() if f":{key}" in statement}
+    plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", used)]
+    connection.close()
+    assert any(step.startswith("SEARCH command USING INDEX command_") and "(record_id=?" in step for step in plan), plan
+
+
+def test_open_creates_are_found_among_the_open_commands(session: Session, tmp_path: Path) -> None:  # noqa: ARG001 - it makes the file
+    """There are few of these, and the events of every create ask."""
+    connection = apsw.Connection(str(tmp_path / "replica.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    explained = connection.execute(f"EXPLAIN QUERY PLAN {load('commands')['open_creates']}", {"object": "Contact"})
+    plan = [str(row[3]) for row in explained]
+    connection.close()
+    assert plan[0] == "SEARCH command USING INDEX command_status (status=?)"

@@ -1,4 +1,5 @@
 -- The columns that `SELECT *` gives are those of the table in schema.sql, in their order.
+-- Where an index is named, SQLite would walk all commands of the object instead: it takes one object for few rows.
 
 -- name: add
 INSERT INTO command (
@@ -89,16 +90,16 @@ WHERE record_id = :id AND object = :object AND status = 'succeeded' AND change_v
 ORDER BY seq;
 
 -- name: unseen_records
-SELECT DISTINCT record_id FROM command
-WHERE record_id IN (SELECT value FROM json_each(:ids)) AND object = :object AND status = 'succeeded'
-    AND change_version IS NULL AND completed_at >= :since;
+SELECT DISTINCT record_id FROM command INDEXED BY command_unseen
+WHERE record_id IN (SELECT value FROM json_each(:ids)) AND record_id IS NOT NULL AND object = :object
+    AND status = 'succeeded' AND change_version IS NULL AND completed_at >= :since;
 
 -- name: last_written
 SELECT max(written_at) FROM command WHERE record_id = :id AND object = :object AND status = 'succeeded';
 
 -- name: pending_on
-SELECT * FROM command
-WHERE record_id IN (SELECT value FROM json_each(:ids)) AND object = :object AND (
+SELECT * FROM command INDEXED BY command_record
+WHERE record_id IN (SELECT value FROM json_each(:ids)) AND record_id IS NOT NULL AND object = :object AND (
     status IN ('accepted', 'sending')
     OR (status = 'succeeded' AND change_version IS NULL AND completed_at >= :since)
 )
@@ -111,14 +112,15 @@ SELECT * FROM command ORDER BY seq DESC LIMIT :limit;
 SELECT * FROM command WHERE status = :status ORDER BY seq DESC LIMIT :limit;
 
 -- name: open_creates
-SELECT * FROM command
+SELECT * FROM command INDEXED BY command_status
 WHERE status IN ('accepted', 'sending') AND object = :object AND operation = 'create'
     AND (status = 'sending' OR answer_lost = 1)
 ORDER BY seq;
 
 -- name: claimed
-SELECT record_id FROM command
-WHERE record_id IN (SELECT value FROM json_each(:ids)) AND object = :object AND operation IN ('create', 'upsert')
+SELECT record_id FROM command INDEXED BY command_record
+WHERE record_id IN (SELECT value FROM json_each(:ids)) AND record_id IS NOT NULL AND object = :object
+    AND operation IN ('create', 'upsert')
 UNION
 SELECT id FROM change
 WHERE id IN (SELECT value FROM json_each(:ids)) AND object = :object AND operation = 'create'
@@ -140,9 +142,9 @@ ORDER BY accepted_at DESC LIMIT 1 OFFSET :limit - 1;
 
 -- name: awaiting_echo
 -- A command carried by another one comes back with that one's change. An ingest job may be under way for long.
-SELECT * FROM command
-WHERE record_id IN (SELECT value FROM json_each(:ids)) AND change_version IS NULL AND carried_by IS NULL
-    AND object = :object AND (
+SELECT * FROM command INDEXED BY command_unseen
+WHERE record_id IN (SELECT value FROM json_each(:ids)) AND record_id IS NOT NULL AND change_version IS NULL
+    AND carried_by IS NULL AND object = :object AND (
     status = 'sending'
     OR (sent_at >= :since AND (status = 'succeeded' OR (status = 'accepted' AND answer_lost = 1)))
 )
