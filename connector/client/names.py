@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 SHORT_FORMS: Mapping[str, str] = {"annual_revenue": "revenue", "stage_name": "stage"}
@@ -17,6 +18,12 @@ def attribute(name: str) -> str:
     """
     snake = _WORD_END.sub("_", name).lower()
     return SHORT_FORMS.get(snake, snake)
+
+
+@lru_cache(maxsize=256)
+def names_of(object_name: str, fields: tuple[str, ...]) -> "Names":
+    """The names of an object with these fields."""
+    return Names(object_name, fields)
 
 
 class Names:

@@ -6,7 +6,7 @@ from typing import Any, Generic
 
 from connector.client.history import RecordHistory
 from connector.client.models import R, Record, changed_in, mark_sent, record_of, wire
-from connector.client.names import Names
+from connector.client.names import Names, names_of
 from connector.client.pending import Pending
 from connector.client.source import Selection, Source
 from connector.model.ids import to_record_id
@@ -66,7 +66,8 @@ class Records(Generic[R]):
             ValueError: It is no record id.
         """
         row = self._source.get(self.name, to_record_id(record_id))
-        return None if row is None else record_of(self._model, row, self._named()[0])
+        # A row has all the fields of its object.
+        return None if row is None else record_of(self._model, row, names_of(self.name, tuple(row.values)))
 
     def search(
         self,
@@ -219,7 +220,7 @@ class Records(Generic[R]):
 
     def _named(self) -> tuple[Names, Mapping[str, Kind]]:
         kinds = self._source.fields(self.name)
-        return Names(self.name, kinds), kinds
+        return names_of(self.name, tuple(kinds)), kinds
 
     def _selection(
         self, text: str | None, where: Mapping[str, Any] | None, order_by: str | None, fields: Mapping[str, Any]

@@ -20,7 +20,7 @@ from connector.store.textsearch import Match, expression, matches, require_ready
 
 # What `after` must be to go on behind a record, worked out only for the last one of a page; and the record.
 _Row = tuple[Callable[[], str], StoredRecord]
-# Records of a text's matches that are read at a time.
+# Records of a text's matches that are read at a time, behind those that fill the page if all of them are to be shown.
 _CHUNK = 200
 
 
@@ -48,7 +48,7 @@ def find(
         return Page((), None)
     names = chosen(columns, fields)
     if ranked and words is not None:
-        rows = _matching(connection, columns, names, where, matches(connection, columns, words, after))
+        rows = _matching(connection, columns, names, where, matches(connection, columns, words, after), limit + 1)
     else:
         rows = _ordered(connection, columns, names, where, words, order_by, after, limit + 1)
     with closing(rows):
@@ -103,7 +103,12 @@ def _ordered(
 
 
 def _matching(
-    connection: apsw.Connection, columns: ObjectColumns, names: Sequence[str], where: Where, found: Iterator[Match]
+    connection: apsw.Connection,
+    columns: ObjectColumns,
+    names: Sequence[str],
+    where: Where,
+    found: Iterator[Match],
+    first: int,
 ) -> Generator[_Row]:
     """The records of the matches, in their order, without those for which the condition does not hold."""
     bindings = Bindings()
@@ -112,7 +117,9 @@ def _matching(
         f"SELECT rowid, {_listed(names)} FROM {quoted(columns.table)} "  # noqa: S608
         f"WHERE rowid IN (SELECT value FROM json_each(:rowids)) AND {condition(columns, where, bindings)}"
     )
-    while chunk := list(islice(found, _CHUNK)):
+    size = first
+    while chunk := list(islice(found, size)):
+        size = _CHUNK
         bindings["rowids"] = to_json([match.rowid for match in chunk])
         rows = {row[0]: row[1:] for row in connection.execute(query, bindings)}
         for match in chunk:

@@ -42,6 +42,7 @@ class ReadOnlyReplica:
         self._path = path
         self._lock = RLock()
         self._connection: apsw.Connection | None = None
+        self._objects: Mapping[str, ObjectColumns] | None = None  # as the present snapshot has them
 
     def open(self) -> None:
         """Open the file.
@@ -85,6 +86,7 @@ class ReadOnlyReplica:
             outermost = not connection.in_transaction
             if outermost:
                 connection.execute("BEGIN")
+                self._objects = None
             try:
                 yield StoreUnit(connection)
             finally:
@@ -109,7 +111,9 @@ class ReadOnlyReplica:
     def objects(self) -> Mapping[str, ObjectColumns]:
         """The objects that have a table, with their columns."""
         with self.snapshot():
-            return objects(self._open)
+            if self._objects is None:
+                self._objects = objects(self._open)
+            return self._objects
 
     def version(self) -> int:
         """The version of the newest change; 0 if there is none."""
@@ -290,7 +294,7 @@ class ReadOnlyReplica:
         return self._connection
 
     def _columns(self, object_name: str) -> ObjectColumns:
-        columns = objects(self._open).get(object_name)
+        columns = self.objects().get(object_name)
         if columns is None:
             raise ValueError(f"{object_name[:80]!r} is not a synced object")
         return columns

@@ -82,6 +82,7 @@ def define(connection: apsw.Connection, spec: ObjectSpec) -> None:
     connection.execute(_SQL["put"], (wanted.name, wanted.table, wanted.key_prefix, fields))
 
 
+@lru_cache(maxsize=1024)
 def _object_columns(name: str, table: str, prefix: str, fields: str) -> ObjectColumns:
     told = from_json(fields)
     return ObjectColumns(

@@ -22,8 +22,9 @@ from connector.store.names import field_index, quoted, text_index
 from connector.store.queries import load
 
 _SQL = load("objects")
-# Case and accents make no difference; beginnings of one or two letters have lists of their own.
-_TOKENIZER = "tokenize=\"unicode61 remove_diacritics 2\", prefix='1 2'"
+# Case and accents make no difference. Beginnings of up to three letters have lists of their own: for others FTS5 puts
+# the lists of all words that begin so together before it answers, and `jane@example.com` asks for the words with `com`.
+_TOKENIZER = "tokenize=\"unicode61 remove_diacritics 2\", prefix='1 2 3'"
 
 
 @dataclass(frozen=True, slots=True)

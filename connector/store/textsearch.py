@@ -4,7 +4,6 @@ import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import apsw
 import orjson
@@ -69,27 +68,32 @@ def matches(connection: apsw.Connection, columns: ObjectColumns, words: str, aft
     Raises:
         ValueError: `after` is of another list.
     """
-    behind = None if after is None else _unpacked(after)
-    start = 0 if behind is None or behind.rank is not None else behind.rowid
-    if behind is None:
-        # Ranking even one of them has SQLite go through all that there are: first it is seen whether they are few.
-        first = list(islice(_by_rowid(connection, columns, words, 0), MAX_RANKED + 1))
-        if len(first) > MAX_RANKED:
-            yield from first
-            start = first[-1].rowid
-    if start == 0:
-        yield from _ranked(connection, columns, words, behind)
+    behind = (
+        Match(float("-inf") if _few(connection, columns, words) else None, 0) if after is None else _unpacked(after)
+    )
+    if behind.rank is None:
+        yield from _by_rowid(connection, columns, words, behind.rowid)
     else:
-        yield from _by_rowid(connection, columns, words, start)
+        yield from _ranked(connection, columns, words, behind)
 
 
-def _ranked(connection: apsw.Connection, columns: ObjectColumns, words: str, behind: Match | None) -> Iterator[Match]:
+def _few(connection: apsw.Connection, columns: ObjectColumns, words: str) -> bool:
+    """True if they can be ranked: ranking even one of them has SQLite go through all that there are."""
+    index = quoted(text_index(columns.table))
+    # A name that was checked; values are bound. Counted there: each row that comes to Python lets other threads in.
+    query = f"SELECT count(*) FROM (SELECT 1 FROM {index} WHERE {index} MATCH :text LIMIT :limit)"  # noqa: S608
+    return int(connection.execute(query, {"text": words, "limit": MAX_RANKED + 1}).get) <= MAX_RANKED
+
+
+def _ranked(connection: apsw.Connection, columns: ObjectColumns, words: str, behind: Match) -> Iterator[Match]:
     index = quoted(text_index(columns.table))
     # A name that was checked; values are bound.
-    query = f"SELECT rank, rowid FROM {index} WHERE {index} MATCH :text LIMIT :limit"  # noqa: S608
-    rows = connection.execute(query, {"text": words, "limit": MAX_RANKED})
-    start = (float("-inf"), 0) if behind is None else (behind.rank or 0.0, behind.rowid)
-    yield from (Match(*key) for key in sorted((float(rank), int(rowid)) for rank, rowid in rows) if key > start)
+    query = (
+        f"SELECT rank, rowid FROM (SELECT rank, rowid FROM {index} WHERE {index} MATCH :text LIMIT :limit) "  # noqa: S608
+        "WHERE (rank, rowid) > (:rank, :rowid) ORDER BY rank, rowid"
+    )
+    bindings = {"text": words, "limit": MAX_RANKED, "rank": behind.rank, "rowid": behind.rowid}
+    yield from (Match(float(rank), int(rowid)) for rank, rowid in connection.execute(query, bindings))
 
 
 def _by_rowid(connection: apsw.Connection, columns: ObjectColumns, words: str, after: int) -> Iterator[Match]:

@@ -92,12 +92,16 @@ def table(figures: Sequence[Figure]) -> str:
     for figure in figures:
         sign = "≥" if figure.better == "more" else "≤"
         target = "" if figure.target is None else f"{sign} {figure.target:g} {figure.unit}"
-        ratio = "" if figure.ratio is None else f"{figure.ratio:.0%} of {figure.ceiling:,.0f}"
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.0%} of {_short(figure.ceiling or 0.0)}"
         rows.append((figure.name, f"{figure.value:,.1f} {figure.unit}", target, ratio, "" if figure.met else "MISSED"))
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def document(figures: Sequence[Figure], facts: dict[str, Any]) -> str:
