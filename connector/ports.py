@@ -689,6 +689,21 @@ class ReplicaFigures:
     commands: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What health tells of the replica, of one moment.
+
+    Attributes:
+        records: Of each object, without the deleted ones.
+        queues: As in `ReplicaFigures`.
+        holes: The open ones.
+    """
+
+    records: Mapping[str, int]
+    queues: Mapping[str, int]
+    holes: Sequence[Hole]
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
     """How far the replica has come: the newest version, and the newest one that the broker has."""
@@ -808,6 +823,10 @@ class Overlook(Snapshot, Protocol):
 
     def figures(self, calls_since: str) -> ReplicaFigures:
         """The replica in figures; API calls from the hour `calls_since` (`2026-11-22T00`, UTC) on."""
+        ...
+
+    def standing(self) -> Standing:
+        """What health tells of the replica; walks an index of every table."""
         ...
 
     def moved(self) -> Moved:

@@ -194,9 +194,12 @@ class Daemon:
             now_ms=wall_clock_ms,
             rng=self._rng,
         )
+        # One more than queries take: health must not wait for them.
+        self._readers = Readers(self._settings.storage.path, WORKERS + 1)
         self._observer = Observer(
             transport=self._settings.salesforce.stream,
             database=self._database,
+            readers=self._readers,
             org=self._org,
             inbound=self._inbound,
             source=self._source,
@@ -214,7 +217,6 @@ class Daemon:
             now_ms=wall_clock_ms,
             interval_s=self._settings.health.interval.total_seconds(),
         )
-        self._readers = Readers(self._settings.storage.path, WORKERS)
         self._queries = Queries(
             reader=self._readers,
             publisher=self._mesh,

@@ -1,19 +1,24 @@
 """What the parts report, as signals, troubles and the observations of the health document."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from connector.app.org import Org, Source
+from connector.errors import QueryTooSlow, StoreBusy
 from connector.inbound.engine import Inbound
 from connector.inbound.progress import LoadState
 from connector.inbound.rounds import Round
 from connector.mesh.signals import Signals
 from connector.model.message import Message
 from connector.model.objects import ObjectSpec
-from connector.ports import Snapshot, Unit
+from connector.ports import Snapshot, Standing
 from connector.serve.health import ObjectNow, Observations, StreamNow, Troubles
 from connector.serve.query.answer import ALL_OBJECTS, Freshness
 from connector.store.database import Database
+from connector.store.readers import Readers
 
+# A million records take a hundredth of a second, and a cold card a hundred times that.
+COUNTING_TIMEOUT_S = 30.0
 # The rounds whose good end is a signal, by the word of the signal's `kind`.
 SIGNALLED: Mapping[str, str] = {
     "load": "first_load",
@@ -59,6 +64,7 @@ class Observer:
         *,
         transport: str,
         database: Database,
+        readers: Readers,
         org: Org,
         inbound: Inbound,
         source: Source | None,
@@ -67,6 +73,7 @@ class Observer:
     ) -> None:
         self._transport = transport
         self._database = database
+        self._readers = readers
         self._org = org
         self._inbound = inbound
         self._source = source
@@ -77,23 +84,33 @@ class Observer:
         """Everything as it is now.
 
         Raises:
-            StoreBusy: The database cannot be asked now.
+            StoreBusy: The database cannot be written, or not be read, now.
         """
-        inbound = self._inbound
-        specs = list(inbound.catalog.specs.values())
-        counts, queues, version, holes = await self._database.run(lambda unit: _figures(unit, specs))
+        # A turn of the writer's shows that it can write. It must not count: meanwhile nothing would be applied.
+        version = await self._database.run(lambda unit: unit.last_version())
+        standing = await self._standing()
+        holes = Counter(hole.object for hole in standing.holes)
+        specs = self._inbound.catalog.specs.values()
         api = self._org.budget.snapshot()
         return Observations(
             version=version,
             stream=self._stream(),
-            objects={spec.name: self._object(spec, counts[spec.name], holes.count(spec.name)) for spec in specs},
-            queues=queues,
+            objects={
+                spec.name: self._object(spec, standing.records.get(spec.name, 0), holes[spec.name]) for spec in specs
+            },
+            queues=standing.queues,
             api_used=api["used"],
             api_max=api["max"],
             api_own=api["own"],
             mesh_refused=self._refused_topics(),
             parked_count=self._parked_count(),
         )
+
+    async def _standing(self) -> Standing:
+        try:
+            return await self._readers.read(lambda replica: replica.standing(), timeout_s=COUNTING_TIMEOUT_S)
+        except QueryTooSlow as error:
+            raise StoreBusy(f"counting the records takes longer than {COUNTING_TIMEOUT_S:.0f} s") from error
 
     def _object(self, spec: ObjectSpec, records: int, holes: int) -> ObjectNow:
         poll, repairer = self._inbound.poller.states[spec.name], self._inbound.repairer
@@ -137,8 +154,3 @@ def load_token(snapshot: Snapshot, object_name: str) -> str | None:
     """Which load an object's rows are of; None while it is not loaded, or being read again for new fields."""
     state = LoadState.stored(snapshot, object_name)
     return None if state is None else state.token
-
-
-def _figures(unit: Unit, specs: Sequence[ObjectSpec]) -> tuple[dict[str, int], Mapping[str, int], int, list[str]]:
-    counts = {spec.name: unit.count(spec) for spec in specs}
-    return counts, unit.queue_depths(), unit.last_version(), [hole.object for hole in unit.open_holes()]

@@ -20,7 +20,7 @@ def replica_figures(connection: apsw.Connection, unit: StoreUnit, calls_since: s
     return ReplicaFigures(
         version=unit.last_version(),
         published=unit.published_version(),
-        objects={o.name: _object_figures(connection, o) for o in objects(connection).values()},
+        objects={o.name: object_figures(connection, o) for o in objects(connection).values()},
         queues=unit.queue_depths(),
         cursors=tuple(CursorRow(str(name), str(value), to_ms(str(at))) for name, value, at in rows),
         calls=unit.calls_since(calls_since),
@@ -29,7 +29,8 @@ def replica_figures(connection: apsw.Connection, unit: StoreUnit, calls_since: s
     )
 
 
-def _object_figures(connection: apsw.Connection, columns: ObjectColumns) -> ObjectFigures:
+def object_figures(connection: apsw.Connection, columns: ObjectColumns) -> ObjectFigures:
+    """How many records the object's table has."""
     table = quoted(columns.table)
     # Both counts walk an index; the table's name was checked when it was made.
     everything = int(connection.execute(f"SELECT count(*) FROM {table}").get)  # noqa: S608

@@ -18,10 +18,10 @@ from connector.model.ids import RecordId
 from connector.model.objects import ObjectColumns
 from connector.model.query import EVERYTHING, Filter, FilterOperator, Page, Where
 from connector.model.record import StoredRecord
-from connector.ports import ChangeCount, Moved, Movement, ReplicaFigures
+from connector.ports import ChangeCount, Moved, Movement, ReplicaFigures, Standing
 from connector.store.checks import BUSY_TIMEOUT_MS, check_file
 from connector.store.failures import translated
-from connector.store.figures import replica_figures
+from connector.store.figures import object_figures, replica_figures
 from connector.store.migrate import SCHEMA_VERSION
 from connector.store.movement import change_counts, movement
 from connector.store.pages import count, find
@@ -256,6 +256,12 @@ class ReadOnlyReplica:
         """The replica in figures; API calls from the hour `calls_since` (`2026-11-22T00`, UTC) on."""
         with self.snapshot() as unit:
             return replica_figures(self._open, unit, calls_since)
+
+    def standing(self) -> Standing:
+        """What health tells of the replica; walks an index of every table."""
+        with self.snapshot() as unit:
+            records = {name: object_figures(self._open, columns).records for name, columns in self.objects().items()}
+            return Standing(records=records, queues=unit.queue_depths(), holes=unit.open_holes())
 
     def moved(self) -> Moved:
         """How far the replica has come."""

@@ -1,7 +1,6 @@
 """The replica behind `ports.Reader`: several readers, each on a thread of its own, none of them the writer's."""
 
 import asyncio
-import queue
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +21,8 @@ class Readers:
     """
 
     def __init__(self, path: Path, count: int) -> None:
-        self._idle: queue.SimpleQueue[ReadOnlyReplica] = queue.SimpleQueue()
+        # Last in, first out: what it has read lately is in its cache.
+        self._idle: list[ReadOnlyReplica] = []
         self._replicas = [ReadOnlyReplica(path) for _ in range(count)]
         self._threads = ThreadPoolExecutor(max_workers=count, thread_name_prefix="reader")
 
@@ -45,12 +45,12 @@ class Readers:
         return await self._do(lambda: self._read(work, timeout_s))
 
     def _read(self, work: Callable[[Overlook], T], timeout_s: float) -> T:
-        replica = self._idle.get()  # there are as many as threads
+        replica = self._idle.pop()  # there are as many as threads
         try:
             with replica.limited(timeout_s), replica.snapshot():
                 return work(replica)
         finally:
-            self._idle.put(replica)
+            self._idle.append(replica)
 
     async def _do(self, job: Callable[[], T]) -> T:
         try:
@@ -62,7 +62,7 @@ class Readers:
     def _open(self) -> None:
         for replica in self._replicas:
             replica.open()
-            self._idle.put(replica)
+            self._idle.append(replica)
 
     def _close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)

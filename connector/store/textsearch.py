@@ -2,7 +2,7 @@
 
 import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import apsw
@@ -10,7 +10,7 @@ import orjson
 
 from connector.errors import SearchNotReady
 from connector.model.objects import ObjectColumns
-from connector.store.columns import to_json
+from connector.store.columns import from_json, to_json
 from connector.store.names import quoted, text_index
 from connector.store.queries import load
 
@@ -68,21 +68,30 @@ def matches(connection: apsw.Connection, columns: ObjectColumns, words: str, aft
     Raises:
         ValueError: `after` is of another list.
     """
-    behind = (
-        Match(float("-inf") if _few(connection, columns, words) else None, 0) if after is None else _unpacked(after)
-    )
+    if after is not None:
+        behind = _unpacked(after)
+    else:
+        # Ranking even one of them has SQLite go through all that there are: first it is seen whether they are few.
+        first = _first(connection, columns, words, MAX_RANKED + 1)
+        if len(first) <= MAX_RANKED:
+            behind = Match(float("-inf"), 0)
+        else:
+            yield from (Match(None, rowid) for rowid in first)
+            behind = Match(None, first[-1])
     if behind.rank is None:
         yield from _by_rowid(connection, columns, words, behind.rowid)
     else:
         yield from _ranked(connection, columns, words, behind)
 
 
-def _few(connection: apsw.Connection, columns: ObjectColumns, words: str) -> bool:
-    """True if they can be ranked: ranking even one of them has SQLite go through all that there are."""
+def _first(connection: apsw.Connection, columns: ObjectColumns, words: str, limit: int) -> Sequence[int]:
+    """The rowids of the first ones, in one row: with each that comes to Python other threads get their turn."""
     index = quoted(text_index(columns.table))
-    # A name that was checked; values are bound. Counted there: each row that comes to Python lets other threads in.
-    query = f"SELECT count(*) FROM (SELECT 1 FROM {index} WHERE {index} MATCH :text LIMIT :limit)"  # noqa: S608
-    return int(connection.execute(query, {"text": words, "limit": MAX_RANKED + 1}).get) <= MAX_RANKED
+    # A name that was checked; values are bound.
+    found = f"SELECT rowid FROM {index} WHERE {index} MATCH :text ORDER BY rowid LIMIT :limit"  # noqa: S608
+    listed = connection.execute(f"SELECT json_group_array(rowid) FROM ({found})", {"text": words, "limit": limit}).get  # noqa: S608
+    rowids: list[int] = from_json(listed)
+    return rowids
 
 
 def _ranked(connection: apsw.Connection, columns: ObjectColumns, words: str, behind: Match) -> Iterator[Match]:

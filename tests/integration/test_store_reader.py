@@ -16,7 +16,7 @@ from connector.model.change import CommitInfo, Operation, Origin
 from connector.model.command import CommandStatus
 from connector.model.message import Message
 from connector.model.query import AllOf, Filter, FilterOperator, Page, containing
-from connector.ports import ChangeCount, Moved, ObjectFigures, Snapshot
+from connector.ports import ChangeCount, Moved, ObjectFigures, Snapshot, Standing
 from connector.store import ReadOnlyReplica, Session
 from connector.store.readers import Readers
 from tests.store_nouns import DAY_MS, NOW_MS, WIDGET, change, command, record, record_id
@@ -117,6 +117,9 @@ def test_the_figures_are_of_one_moment(session: Session, reader: ReadOnlyReplica
     assert (replica.name, replica.value) == ("replica", reader.identity())
     assert (figures.calls, figures.holes) == ({"load": 3}, [hole])
     assert reader.figures("2026-11-23T00").calls == {}
+    assert reader.standing() == Standing(
+        records={"Widget__c": 5}, queues={"outbox": 2, "commands": 1, "quarantine": 0, "dirty": 0}, holes=[hole]
+    )
 
 
 def test_a_snapshot_does_not_see_what_is_committed_meanwhile(session: Session, reader: ReadOnlyReplica) -> None:
