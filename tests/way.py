@@ -73,6 +73,14 @@ class Way:
     async def holes(self) -> Sequence[Hole]:
         return await self.run(lambda unit: unit.open_holes())
 
+    async def until_whole(self) -> None:
+        """Return once no hole is open."""
+
+        async def whole() -> bool:
+            return not await self.holes()
+
+        await until(whole)
+
     async def messages(self) -> list[Message]:
         def work(unit: Unit) -> list[Message]:
             unit.mark_published(unit.last_version(), 0)

@@ -229,13 +229,15 @@ class StreamLoop:
     async def _live(self, subscribed: Subscribed) -> None:
         position = b64encode(subscribed.position).decode() if subscribed.position is not None else "new events"
         log.info("stream.subscribed", channel=self._rules.channel, position=position)
+        if subscribed.position is None:
+            await self._tools.replica.run(self._begin_blind)
         self._enter("live")
         self.state.last_error = None
         self._backlog.subscribed(resumed=subscribed.position is not None)
         self._subscribed.set()
         await self._report(None)
         if subscribed.position in (None, OLDEST_KEPT):
-            # Nothing proves what came before the first event: ask.
+            # Nothing proves what came before the first event: ask, with the holes open that the answer is to close.
             self._tell.poll(None)
 
     async def _reached(self, reached: Reached) -> None:
@@ -431,6 +433,14 @@ class StreamLoop:
                 open_hole(unit, name, from_ms, reason, now_ms, self._tools.hole_messages)
                 names.append(name)
         return names
+
+    def _begin_blind(self, unit: Unit) -> None:
+        """Subscribed at new events: what happened since the last poll nobody will tell."""
+        for name in self._tools.catalog.specs:
+            mark = PollMark.stored(unit, name)
+            if mark is not None and not unit.open_holes(name):
+                now_ms = self._tools.now_ms()
+                open_hole(unit, name, mark.polled_ms, "no_replay_id", now_ms, self._tools.hole_messages)
 
     async def _report(self, error: ConnectorError | None) -> None:
         said = None if error is None else _said(error)

@@ -153,6 +153,33 @@ async def test_a_formula_that_changes_by_itself(org: DevOrg, tmp_path: Path) -> 
         assert made.inbound.repairer.verified_ms["Contact"] >= compared_ms + DAY_S * 1000
 
 
+async def test_a_restart_before_any_event_came_is_announced(org: DevOrg, tmp_path: Path) -> None:
+    """A subscription tells no replay id, so there is no position: what happened meanwhile is asked for, as a hole.
+
+    The first start, which loads everything behind the subscription, has none; nor has a start behind a position.
+    """
+    path = tmp_path / "r.db"
+    async with copied(org, path, wanted=CONTACTS) as made:
+        contact, *_ = await made.ids("Contact")
+        assert await made.hole_messages() == []
+    made.update("Contact", contact, {"Phone": "1"})
+    made.update("Contact", contact, {"Phone": "2"})
+    async with copied(org, path, wanted=CONTACTS) as made:
+        [change] = await made.until_changes(contact, 1)
+        assert ((change.after or {})["Phone"], change.origin) == ("2", Origin.POLL)
+        assert await made.until_told("Contact closed") == [
+            "Contact open no_replay_id 0",
+            "Contact closed no_replay_id 1",
+        ]
+        made.update("Contact", contact, {"Phone": "3"})
+        await made.until_value("Contact", contact, "Phone", "3")
+    made.update("Contact", contact, {"Phone": "4"})
+    async with copied(org, path, wanted=CONTACTS) as made:
+        [change] = await made.until_changes(contact, 1)
+        assert change.origin is Origin.STREAM
+        assert len(await made.hole_messages()) == 2
+
+
 @ON_BOTH
 async def test_a_purged_record_is_not_brought_back_by_its_own_event(
     org: DevOrg, tmp_path: Path, transport: str

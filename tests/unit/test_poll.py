@@ -224,9 +224,10 @@ async def test_what_a_hole_had_swallowed_is_counted_across_a_restart(tmp_path: P
     org.page_rows = 10
     async with opened(tmp_path / "r.db", org) as way:
         await loaded(way)
-        async with way.running("stream"):
+        async with way.running("stream", "poll"):
             way.source.send(event("UPDATE", A, at_ms=T0 - 1000, Phone="0"), first=41)
             await way.until_value(A, "Phone", "0")
+            await way.until_whole()
     for n in range(25):
         org.put("Contact", record_id(100 + n), T0 + 1000, LastName=str(n))
     org.put("Contact", A, T0 - 2 * HOUR_MS, Phone="0", Email="behind the look-back@example.com")
