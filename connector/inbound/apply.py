@@ -159,7 +159,8 @@ class _Work:
         self._changes: list[Change] = []
         self._echoed: list[tuple[str, int]] = []  # command, index of the change
         self._echoes: dict[str, Echoes] = {}
-        self._dirty: dict[tuple[str, RecordId], DirtyRecord] = {}
+        self._marks: list[DirtyRecord] = []
+        self._marked: set[tuple[str, RecordId]] = set()
         self.sources: dict[tuple[str, RecordId], Source] = {}
         self._asked: dict[str, int | None] = {}
         self._seen: dict[tuple[str, int, RecordId], None] = {}
@@ -255,8 +256,8 @@ class _Work:
             unit.put(self._specs[name], numbered, stored=self._stored[name])
         for command_id, index in self._echoed:
             unit.echo_seen(command_id, first + index)
-        if self._dirty:
-            unit.mark_dirty(self._dirty.values())
+        if self._marks:
+            unit.mark_dirty(self._marks)
         # Nothing below fails: what is remembered has been written.
         for name, ids in self.touched.items():
             self._context.fences.note(name, ids, own)
@@ -266,7 +267,7 @@ class _Work:
             memory.seen.set(seen, value=True)
         self.applied.changes.update(c.object for c in self._changes)
         self.applied.last_version = last
-        self.applied.dirty = {name for name, _ in self._dirty}
+        self.applied.dirty = {name for name, _ in self._marked}
         return self.applied
 
     def _asked_ms(self, name: str) -> int | None:
@@ -318,10 +319,10 @@ class _Work:
 
     def _mark(self, name: str, ids: Iterable[RecordId], reason: str, quarantine_id: int | None) -> None:
         for record_id in ids:
-            mark = DirtyRecord(name, record_id, reason, self.now_ms, quarantine_id)
-            earlier = self._dirty.get((name, record_id))
-            if earlier is None or quarantine_id is not None:
-                self._dirty[name, record_id] = mark
+            # Every event in quarantine is marked, so that a later one of its record settles it.
+            if quarantine_id is not None or (name, record_id) not in self._marked:
+                self._marked.add((name, record_id))
+                self._marks.append(DirtyRecord(name, record_id, reason, self.now_ms, quarantine_id))
 
 
 def _numbered(row: StoredRecord, first: int, at: int | None) -> StoredRecord:

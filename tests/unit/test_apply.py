@@ -190,6 +190,19 @@ async def test_an_undecodable_event_is_kept_and_its_records_marked(bench: Bench)
     assert applied.dirty == {"Contact"}
 
 
+async def test_two_undecodable_events_of_one_record_leave_one_that_waits(bench: Bench) -> None:
+    """One reading answers both, also where they came in one batch: the record waits with the later one."""
+    batch = [
+        DecodedEvent(replay_id=ReplayId(text), event=None, error="x", entity="Contact", record_ids=(A,))
+        for text in (b"7", b"8")
+    ]
+    await bench.database.run(lambda unit: apply_events(bench.applying, unit, SPECS, batch))
+    (mark,) = await bench.database.run(lambda unit: unit.dirty("Contact", 10))
+    assert mark.quarantine_id is not None
+    await bench.database.run(lambda unit: unit.settle_quarantine([mark.quarantine_id or 0], T0))
+    assert (await bench.database.run(lambda unit: unit.queue_depths()))["quarantine"] == 0
+
+
 @pytest.mark.parametrize(("entity", "poll"), [("Contact", {"Contact"}), (None, {None})])
 async def test_an_undecodable_event_without_records_asks_for_a_poll(
     bench: Bench, entity: str | None, poll: set[str | None]
