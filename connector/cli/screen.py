@@ -62,6 +62,10 @@ def vitals(board: Mapping[str, Any]) -> Table:
     table.add_row("moving", moving if lag["p50"] is not None else f"{board['rate']:.1f} changes/s")
     if health is not None:
         table.add_row("API 24 h", budget(health["api"]))
+        # A daemon of an older version does not tell; on an org that has not told either there is nothing to see.
+        delivered = health["stream"].get("delivered", {})
+        if delivered.get("max"):
+            table.add_row("events", budget(delivered))
     if board["replica"] is not None:
         table.add_row("waiting", queues(board["replica"]["queues"]))
     return table
@@ -78,7 +82,7 @@ def _stream(stream: Mapping[str, Any], now_ms: int) -> Text:
 
 
 def budget(api: Mapping[str, Any]) -> Text:
-    """The API budget as a bar."""
+    """What of a day's allocation is used (API calls, events delivered), as a bar."""
     used, most = api["used"], api["max"]
     if used is None or not most:
         return Text("not known yet", style="dim")

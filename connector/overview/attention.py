@@ -79,14 +79,13 @@ def _health(daemon: Mapping[str, Any], now_ms: int, warn_at: float) -> Iterator[
             yield "bad", f"{held:,} {name} are gone in the org, too many at once: `verify --allow-deletions {name}`"
         if one["drift"] > held:
             yield "warn", f"{one['drift'] - held:,} records of {name} were found different and not repaired"
-    yield from _api(health["api"], warn_at)
+    yield from _allocation(health["api"], "API calls", warn_at)
+    yield from _allocation(stream.get("delivered", {}), "events that the org delivers", warn_at)
 
 
-def _api(api: Mapping[str, Any], warn_at: float) -> Iterator[Attention]:
-    if not api["max"] or api["used"] is None or api["used"] < api["max"] * warn_at:
+def _allocation(told: Mapping[str, Any], of: str, warn_at: float) -> Iterator[Attention]:
+    used, most = told.get("used"), told.get("max")
+    if not most or used is None or used < most * warn_at:
         return
-    spent = api["used"] >= api["max"]
-    yield (
-        "bad" if spent else "warn",
-        f"{api['used']:,} of {api['max']:,} API calls of 24 hours are {'spent' if spent else 'used'}",
-    )
+    spent = used >= most
+    yield "bad" if spent else "warn", f"{used:,} of {most:,} {of} of 24 hours are {'spent' if spent else 'used'}"

@@ -43,6 +43,11 @@ HEALTH: dict[str, Any] = {
 STATUS = {"state": "online", "node": "lucidia", "version": "0.1.0", "since": to_iso(NOW_MS - 60_000)}
 
 
+def delivered(used: int) -> dict[str, Any]:
+    """The stream on an org that has delivered so many of its events of a day."""
+    return {**HEALTH["stream"], "delivered": {"used": used, "max": 10_000, "own": used}}
+
+
 def board(**health: Any) -> dict[str, Any]:
     """An overview where all is well, but for what health tells."""
     return {
@@ -99,6 +104,8 @@ def test_nothing_wants_attention_where_all_is_well() -> None:
         ({"stream": {**HEALTH["stream"], "state": "paused"}}, "warn", "paused"),
         ({"api": {"used": 12001, "max": 15000, "own": {}}}, "warn", "12,001 of 15,000"),
         ({"api": {"used": 15000, "max": 15000, "own": {}}}, "bad", "spent"),
+        ({"stream": delivered(8500)}, "warn", "8,500 of 10,000 events that the org delivers"),
+        ({"stream": delivered(10_000)}, "bad", "10,000 of 10,000 events that the org delivers"),
         ({"state": "failing"}, "bad", "needs a person"),
         ({"as_of": to_iso(NOW_MS - 200_000)}, "warn", "told nothing for 200 s"),
         ({"last_error": {"at": to_iso(NOW_MS - 1000), "source": "poll", "error": "no route"}}, "warn", "no route"),
@@ -166,6 +173,19 @@ def test_text_from_elsewhere_cannot_drive_the_terminal() -> None:
     assert "\x1b[2J" not in captured.get()
     assert "\x07" not in captured.get()
     assert "[red]boo[/red]" in captured.get()
+
+
+def test_the_screen_shows_both_allocations_of_a_day() -> None:
+    """API calls, and events delivered where the org has told of them."""
+    shown = {}
+    for name, stream in (("told", delivered(412)), ("untold", HEALTH["stream"])):
+        console = Console(width=100, color_system=None)
+        with console.capture() as captured:
+            console.print(status_screen(board(stream=stream)))
+        shown[name] = captured.get()
+    assert "412 of 10,000 (4%)" in shown["told"]
+    assert "events" not in shown["untold"]
+    assert all("812 of 15,000 (5%)" in text for text in shown.values())
 
 
 def test_a_record_on_the_terminal_cannot_drive_it(capsys: pytest.CaptureFixture[str]) -> None:
