@@ -242,7 +242,9 @@ class Planner:
         if command.operation is Operation.DELETE:
             return Finish(replace(command, status=CommandStatus.SUCCEEDED, errors=()))
         if self._expired(command):
-            return Finish(replace(command, status=CommandStatus.EXPIRED))
+            # A lost write may have been made before the record went.
+            maybe = command.answer_lost
+            return Finish(replace(command, status=CommandStatus.UNKNOWN if maybe else CommandStatus.EXPIRED))
         if command.operation is Operation.UPSERT:
             return self._send(replace(command, record_id=None), command.fields)
         return Finish(_failed(command, OrgProblem(code="ENTITY_IS_DELETED", message="entity is deleted", fields=[])))

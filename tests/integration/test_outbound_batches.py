@@ -246,6 +246,17 @@ async def test_a_lost_write_that_expires_is_compared_first(
     assert await statuses(bench, "a") == [told]
 
 
+async def test_a_lost_write_that_expires_may_have_come_before_its_record_went(bench: Bench) -> None:
+    """Deleted since by whomever, the record does not tell; one that was never sent was never taken."""
+    bench.org.answers.append(LinkDown("lost"))
+    await bench.give("update", update("a", Phone="2") | {"expires_at": "2026-01-01T12:02:30Z"})
+    await bench.send_all()
+    bench.org.rows.pop(ID, None)
+    bench.now_ms += 120_000
+    await bench.send_all()
+    assert await statuses(bench, "a") == [CommandStatus.UNKNOWN]
+
+
 async def test_a_delete_takes_no_edit_with_it_that_its_sender_had_not_seen(bench: Bench) -> None:
     """A record that was changed since is a conflict, unless the sender says overwrite."""
     bench.org.answers.append(refusal(MODIFIED, 412))
