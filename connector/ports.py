@@ -529,8 +529,11 @@ class Unit(Protocol):
         """The org's clock at the newest write of ours to the record, or None."""
         ...
 
-    def wait_no_longer(self, until_ms: int) -> int:
-        """Commands whose retry is set for later than that are due now; returns how many."""
+    def wait_no_longer(self, now_ms: int, until_ms: int) -> int:
+        """Commands that were tried after `now_ms`, or whose retry is set for after `until_ms`, are due now.
+
+        Returns how many.
+        """
         ...
 
     def update_command(self, command: Command) -> None:

@@ -105,7 +105,7 @@ class CommandWriter:
         Raises:
             StoreBusy, StoreFull, StoreUnusable: Of the database.
         """
-        await self._wait_no_longer(self._now_ms() + _LONGEST_WAIT_MS)
+        await self._wait_no_longer(self._now_ms(), self._now_ms() + _LONGEST_WAIT_MS)
         while await self._replica.run(self._recover) == _RECOVERED_AT_ONCE:
             pass
         unended = await self._bulk.recover()
@@ -141,10 +141,10 @@ class CommandWriter:
         """What waits for a time of the clock before it was set back waits no more."""
         before_ms, self._looked_ms = self._looked_ms, self._now_ms()
         if self._looked_ms < before_ms:
-            await self._wait_no_longer(self._looked_ms)
+            await self._wait_no_longer(self._looked_ms, self._looked_ms)
 
-    async def _wait_no_longer(self, until_ms: int) -> None:
-        freed = await self._replica.run(lambda unit: unit.wait_no_longer(until_ms))
+    async def _wait_no_longer(self, now_ms: int, until_ms: int) -> None:
+        freed = await self._replica.run(lambda unit: unit.wait_no_longer(now_ms, until_ms))
         if freed:
             log.info("command.clock_set_back", commands=freed)
 

@@ -64,9 +64,12 @@ class Commands(Part):
         """
         return self._found("next", {"now": iso(now_ms), "limit": limit})
 
-    def wait_no_longer(self, until_ms: int) -> int:
-        """Commands whose retry is set for later than that are due now; returns how many."""
-        self._db.execute(_SQL["wait_no_longer"], {"until": iso(until_ms)})
+    def wait_no_longer(self, now_ms: int, until_ms: int) -> int:
+        """Commands that were tried after `now_ms`, or whose retry is set for after `until_ms`, are due now.
+
+        Returns how many.
+        """
+        self._db.execute(_SQL["wait_no_longer"], {"now": iso(now_ms), "until": iso(until_ms)})
         return int(self._db.changes())
 
     def commands_behind(self, command: Command, limit: int) -> Sequence[Command]:

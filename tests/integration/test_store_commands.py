@@ -132,7 +132,16 @@ def test_a_retry_does_not_wait_for_a_clock_that_was_set_back(session: Session) -
     add(session, command("c1", retry_ms=NOW_MS + 500, sent_ms=NOW_MS, attempts=1))
     assert next_ids(session, NOW_MS) == []
     back_ms = NOW_MS - 3_600_000
-    assert session.run(lambda unit: unit.wait_no_longer(back_ms)) == 1
+    assert session.run(lambda unit: unit.wait_no_longer(back_ms, back_ms)) == 1
+    assert next_ids(session, back_ms) == ["c1"]
+
+
+def test_nor_for_one_that_was_set_back_while_nobody_looked(session: Session) -> None:
+    """Its retry may be due within what a retry may wait; that it was tried in the future tells."""
+    add(session, command("c1", retry_ms=NOW_MS + 500, sent_ms=NOW_MS, attempts=1))
+    hour_ms, back_ms = 3_600_000, NOW_MS - 3_599_000
+    assert session.run(lambda unit: unit.wait_no_longer(NOW_MS, NOW_MS + hour_ms)) == 0
+    assert session.run(lambda unit: unit.wait_no_longer(back_ms, back_ms + hour_ms)) == 1
     assert next_ids(session, back_ms) == ["c1"]
 
 

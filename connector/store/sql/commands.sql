@@ -54,7 +54,8 @@ WHERE status = 'accepted' AND (
 ORDER BY seq LIMIT :limit;
 
 -- name: wait_no_longer
-UPDATE command SET retry_at = NULL WHERE status = 'accepted' AND retry_at > :until;
+UPDATE command SET retry_at = NULL
+WHERE status = 'accepted' AND retry_at IS NOT NULL AND (retry_at > :until OR sent_at > :now);
 
 -- name: behind
 SELECT c.* FROM command_key AS k JOIN command AS c ON c.seq = k.seq
