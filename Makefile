@@ -22,12 +22,10 @@ demo: setup ## A show of half a minute: a local org, a broker, edits and command
 
 test: setup format-check lint types ## Format, lint, strict types and every test that is not slow (ten minutes at most)
 	$(BIN)/pytest -q -n 2 tests/unit tests/property
-	$(BIN)/pytest -q -n 3 --dist loadfile -m "not slow" --ignore=tests/faults/test_soak.py \
-	  tests/devorg tests/integration tests/traps tests/faults tests/e2e
-	$(BIN)/pytest -q tests/faults/test_soak.py
+	$(BIN)/pytest -q -n 3 --dist loadfile -m "not slow" tests/devorg tests/integration tests/traps tests/faults tests/e2e
 
 .PHONY: test-slow
-test-slow: setup ## A quiet day of API calls, a kill at every commit of a first start (minutes)
+test-slow: setup ## A quiet day of API calls, a kill at every commit of a first start, 25 seeds of the soak (minutes)
 	$(BIN)/pytest -q -m slow tests
 
 .PHONY: format-check

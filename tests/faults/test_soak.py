@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 SEEDS = 25
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_25_seeds_of_random_edits_commands_and_faults() -> None:
     """Replica equal to the org, changes without holes, one effect and one answer to a command; see soak/__main__.py."""
