@@ -19,10 +19,11 @@ from pathlib import Path
 
 import apsw
 
-from connector.errors import FatalError, StoreFull, StoreUnusable
+from connector.errors import StoreFull, StoreUnusable
 from connector.store.checks import BUSY_TIMEOUT_MS, check_file, make_folder
 from connector.store.failures import damaged, translated
 from connector.store.locking import FileLock
+from connector.store.migrate import APPLICATION_ID
 from connector.store.names import quoted
 from connector.store.queries import load
 from connector.store.tables import objects
@@ -168,13 +169,15 @@ def _copied(copy: Path, target: Path) -> None:
 
 
 def _last_version(path: Path) -> int:
-    """The newest version of the replica in place, 0 if it cannot be read any more."""
+    """The newest version of the replica in place, of a newer schema too; 0 if it cannot be read any more."""
+    if not path.exists():
+        return 0
     try:
-        if not check_file(path, thorough=False):
-            return 0
-        with translated(path), closing(_reading(path)) as connection:
-            return int(connection.execute(_LOG["last_version"]).get)
-    except FatalError:
+        with closing(_reading(path)) as connection:
+            if connection.execute("PRAGMA application_id").get != APPLICATION_ID:
+                return 0
+            return int(connection.execute(_LOG["last_version"]).get or 0)
+    except apsw.Error:
         return 0
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Self
 
@@ -14,6 +15,7 @@ from connector.model.message import Message
 from connector.ports import Unit
 from connector.store import ReadOnlyReplica, Session
 from connector.store import backup as copies
+from connector.store.migrate import SCHEMA_VERSION
 from tests.store_nouns import NOW_MS, WIDGET, change, record
 
 DAY_MS = 24 * 3600 * 1000
@@ -247,3 +249,40 @@ def test_a_copy_that_cannot_be_read_is_no_backup(path: Path, tmp_path: Path, mon
     with pytest.raises(StoreUnusable, match="damaged"):
         copies.backup(path, tmp_path / "copies", now_ms=NOW_MS)
     assert list((tmp_path / "copies").iterdir()) == []
+
+
+def migrated(path: Path) -> None:
+    """What a newer release does to the replica when it is started first."""
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.execute("CREATE TABLE newer (x)")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+
+
+def test_going_back_over_a_migration_gives_no_version_out_twice(path: Path, tmp_path: Path) -> None:
+    """The older release refuses the newer file and says what to do; the upgrade's backup goes on behind both."""
+    with Session(path) as session:
+        session.run(lambda unit: unit._db.execute("UPDATE meta SET value = 999999 WHERE name = 'last_version'"))  # type: ignore[attr-defined]  # a store's own
+        session.run(lambda unit: unit.mark_published(999_999, NOW_MS))
+    made = copies.backup(path, tmp_path / "copies", now_ms=NOW_MS)
+    with Session(path) as session:
+        session.run(lambda unit: unit.append([change()] * 5))
+        session.run(lambda unit: unit.put(WIDGET, [record(77, Name="by the newer release")]))
+    migrated(path)
+    before = path.read_bytes()
+    with pytest.raises(StoreUnusable, match=r"newer salesforce-sync.*install that version again"):
+        Session(path).open()
+    with pytest.raises(StoreUnusable, match="newer salesforce-sync"):
+        copies.backup(path, tmp_path / "copies", now_ms=NOW_MS + DAY_MS)
+    assert path.read_bytes() == before
+    assert copies.backups(tmp_path / "copies") == [made]
+
+    aside = copies.restore(made, path)
+
+    assert counts(path) == (10, 2_000_000)  # 1,000,004 was given out
+    assert aside is not None
+    with closing(apsw.Connection(str(aside), flags=apsw.SQLITE_OPEN_READONLY)) as newer:
+        assert newer.execute("PRAGMA user_version").get == SCHEMA_VERSION + 1
+        assert newer.execute("SELECT count(*) FROM widget__c").get == 11
+    with pytest.raises(StoreUnusable, match="newer salesforce-sync"):
+        copies.restore(aside, path)
+    assert counts(path) == (10, 2_000_000)
