@@ -42,6 +42,11 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
+.PHONY: test-clients
+test-clients: setup ## pandas, Datasette and a Jupyter notebook on the replica of a daemon at work
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[clients]'
+	$(BIN)/pytest -q tests/clients
+
 .PHONY: lost-answers
 lost-answers: setup ## 10,000 creates of which many an answer is lost: no duplicates, none missing (minutes)
 	LOST_ANSWER_CREATES=10000 $(BIN)/pytest -s tests/faults/test_commands_lost.py

@@ -83,7 +83,8 @@ def after_alter(connection: apsw.Connection, columns: ObjectColumns) -> None:
 
 def make(connection: apsw.Connection, columns: ObjectColumns) -> None:
     """Make the index, empty, and its trigger."""
-    index, content = quoted(text_index(columns.table)), "'" + columns.table + "'"
+    # In double quotes: by them Datasette finds the index of a table.
+    index, content = quoted(text_index(columns.table)), quoted(columns.table)
     connection.execute(f"CREATE VIRTUAL TABLE {index} USING fts5({listed(columns)}, content={content}, {_TOKENIZER})")
     _make_trigger(connection, columns)
 

@@ -60,6 +60,10 @@ class ReplicaFile:
             return False
         return {f"load:{name}" for name in names} <= done
 
+    def searchable(self, name: str) -> bool:
+        """True once an object's text index is whole."""
+        return bool(self.value("SELECT search = 'ready' FROM object WHERE name = ?", name))
+
     def last_version(self) -> int:
         """The newest change."""
         version: int = self.value("SELECT coalesce(max(version), 0) FROM change")
