@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from connector.store.migrate import SCHEMA_VERSION
 from tests.deploy.container import Node, checkout, wheels
 from tests.e2e.waiting import until
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.deploy]
 
 SERVICE = "salesforce-sync.service"
-OLD, NEW, BROKEN = "/root/old", "/root/new", "/root/broken"
+OLD, NEW, BROKEN, MIGRATED = "/root/old", "/root/new", "/root/broken", "/root/migrated"
 REPLICA = "/var/lib/salesforce-sync/data/salesforce.db"
 BIN = "/opt/salesforce-sync/current/bin"
 CREDENTIALS = ("3MVG9DevOrgClientId", "DevOrgClientSecret")
@@ -25,14 +26,16 @@ ROOT_TOPIC = "blackroad/salesforce"
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """Booted, with three checkouts: of an earlier version, of this one, and of one that cannot start."""
+    """Booted, with checkouts: an earlier version, this one, one that cannot start, one with a new schema."""
     with Node(tmp_path_factory.mktemp("node")) as booted:
-        for place in (OLD, NEW, BROKEN):
+        for place in (OLD, NEW, BROKEN, MIGRATED):
             checkout(booted.root / place.lstrip("/"))
         older = booted.root / OLD.lstrip("/") / "pyproject.toml"
         older.write_text(re.sub(r'(?m)^version = ".*"', 'version = "0.0.9"', older.read_text()))
         daemon = booted.root / BROKEN.lstrip("/") / "connector" / "cli" / "daemon.py"
         daemon.write_text(daemon.read_text() + '\nraise SystemExit("this release cannot start")\n')
+        steps = booted.root / MIGRATED.lstrip("/") / "connector" / "store" / "sql" / "migrations"
+        (steps / f"{SCHEMA_VERSION + 1:04}_newer.sql").write_text("CREATE TABLE newer (x INTEGER) STRICT;\n")
         _copy(wheels(), booted.root / "root" / "wheels")
         yield booted
 
@@ -87,6 +90,18 @@ def records(node: Node) -> int:
     told = node.run("salesforce-sync", "status", "--json")
     count: int = json.loads(told)["replica"]["objects"]["Contact"]["records"]
     return count
+
+
+def newest_version(node: Node) -> int:
+    version: int = json.loads(node.run("salesforce-sync", "status", "--json"))["replica"]["version"]
+    return version
+
+
+def schema(node: Node) -> int:
+    """Of the replica, as any program reads it."""
+    look = "import sqlite3, sys; file = sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True); "
+    look += "print(*file.execute('PRAGMA user_version').fetchone())"
+    return int(node.run("python3", "-c", look, REPLICA))
 
 
 def test_a_first_installation_waits_for_its_secrets(node: Node) -> None:
@@ -234,6 +249,20 @@ def test_an_upgrade_can_be_rolled_back(node: Node) -> None:
     assert release(node) != new
     assert records(node) == before + 1
     flows(node, "Afterrollback")
+
+
+def test_a_rollback_over_a_migration_takes_the_backup(node: Node) -> None:
+    """The older release cannot read the newer schema: the upgrade's backup comes back, the org tells the rest again."""
+    before, old, version = records(node), release(node), newest_version(node)
+    install(node, MIGRATED)
+    assert schema(node) == SCHEMA_VERSION + 1
+    flows(node, "Newerschema")
+    told = node.run(f"{NEW}/deploy/install.sh", "--rollback")
+    assert "newer schema: back to data/backups/" in told
+    assert (release(node), schema(node)) == (old, SCHEMA_VERSION)
+    until(lambda: records(node) == before + 1, 60.0, say=lambda: node.journal(SERVICE))
+    assert newest_version(node) > version + 1, "a version that the newer release gave out came again"
+    flows(node, "Olderschema")
 
 
 def test_a_backup_is_restored(node: Node) -> None:
