@@ -9,7 +9,7 @@ from connector.app.indexing import index_objects
 from connector.app.org import opened_org
 from connector.app.rules import inbound_rules
 from connector.inbound.engine import Inbound, Outlets
-from connector.inbound.repair import Reconciled
+from connector.inbound.reconcile import Reconciled
 from connector.inbound.rounds import Round
 from connector.inbound.snapshot import Progress
 from connector.mesh.envelope import Envelope

@@ -113,19 +113,19 @@ class Observer:
             raise StoreBusy(f"counting the records takes longer than {COUNTING_TIMEOUT_S:.0f} s") from error
 
     def _object(self, spec: ObjectSpec, records: int, holes: int) -> ObjectNow:
-        poll, repairer = self._inbound.poller.states[spec.name], self._inbound.repairer
+        poll, proofs = self._inbound.poller.states[spec.name], self._inbound.proofs
         calculated = any(field.calculated for field in spec.fields)
         return ObjectNow(
             records=records,
             streamed=self._source is not None,
             last_polled_ms=poll.polled_ms,
-            verified_ms=repairer.verified_ms.get(spec.name),
-            drift=repairer.drift(spec.name),
-            held=repairer.held.get(spec.name, 0),
+            verified_ms=proofs.verified_ms.get(spec.name),
+            drift=proofs.drift(spec.name),
+            held=proofs.held.get(spec.name, 0),
             untold=poll.untold,
             stream_deaf=poll.untold_last > 0 and spec.name in self._inbound.stream_state.told,
             holes=holes,
-            calculated_ms=repairer.reread_ms.get(spec.name) if calculated else None,
+            calculated_ms=proofs.reread_ms.get(spec.name) if calculated else None,
         )
 
     def _stream(self) -> StreamNow:
@@ -142,7 +142,7 @@ class Observer:
 
 def freshness_of(inbound: Inbound, object_name: str) -> Freshness:
     """How far an object can be trusted now; several objects as far as the one that was verified longest ago."""
-    verified = inbound.repairer.verified_ms
+    verified = inbound.proofs.verified_ms
     names = [*inbound.catalog.specs] if object_name == ALL_OBJECTS else [object_name]
     known = [verified[name] for name in names if name in verified]
     return Freshness(

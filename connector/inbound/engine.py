@@ -14,8 +14,11 @@ from connector.inbound.backlog import Backlog
 from connector.inbound.catalog import Catalog
 from connector.inbound.fence import Fences, Memory
 from connector.inbound.poll import Poller, PollRules
-from connector.inbound.repair import Reconciled, Repairer, RepairRules
+from connector.inbound.proofs import Proofs
+from connector.inbound.reconcile import Reconciled, Reconciler
+from connector.inbound.repair import Repairer, RepairRules
 from connector.inbound.rounds import Round, Tools
+from connector.inbound.settle import Settler
 from connector.inbound.snapshot import Loader, LoadRules, Progress
 from connector.inbound.stream import StreamListeners, StreamLoop, StreamRules, StreamState
 from connector.model.message import Message
@@ -91,7 +94,10 @@ class Inbound:
         subscribed = asyncio.Event()
         self.backlog = Backlog(now_ms)
         self.poller = Poller(tools, rules.poll, subscribed=subscribed, backlog=self.backlog)
-        self.repairer = Repairer(tools, rules.repair, progress=outlets.progress)
+        self.proofs = Proofs()
+        self.settler = Settler(tools, self.proofs)
+        reconciler = Reconciler(tools, self.settler, self.proofs, outlets.progress)
+        self.repairer = Repairer(tools, rules.repair, self.settler, reconciler, self.proofs)
         self.loader = Loader(
             tools, rules.load, subscribed=subscribed, progress=outlets.progress, on_loaded=self._loaded
         )
@@ -157,7 +163,7 @@ class Inbound:
     async def verify(
         self, objects: Sequence[str] | None = None, *, repair: bool = True, allow_deletions: Collection[str] = ()
     ) -> Sequence[Reconciled]:
-        """Compare objects (None: all that are loaded) with the org; see `Repairer.reconcile`.
+        """Compare objects (None: all that are loaded) with the org; see `Reconciler.reconcile`.
 
         Args:
             objects: Their names.

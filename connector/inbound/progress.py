@@ -1,4 +1,4 @@
-"""Positions of the load and of the poller, as the `cursor` table keeps them."""
+"""Positions of the load, of the poller and of comparisons, as the `cursor` table keeps them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -107,6 +107,11 @@ class PollMark:
         """Keep it."""
         document = {"high": to_iso(self.high_ms), "at": to_iso(self.polled_ms)}
         unit.set_cursor(f"poll:{name}", orjson.dumps(document).decode(), at_ms)
+
+
+def reconcile_cursor(name: str) -> str:
+    """Cursor of an object that is to be compared as a whole."""
+    return f"reconcile:{name}"
 
 
 def asked_ms(unit: Unit, name: str) -> int | None:

@@ -31,8 +31,7 @@ from connector.inbound.batch import Buffer, in_order, quoted
 from connector.inbound.catalog import SpecChanged
 from connector.inbound.decode import decode, salvage
 from connector.inbound.holes import open_hole
-from connector.inbound.poll import reconcile_cursor
-from connector.inbound.progress import PollMark
+from connector.inbound.progress import PollMark, reconcile_cursor
 from connector.inbound.rounds import Backoff, Round, Tools
 from connector.model.change import OLDEST_KEPT, Reached, ReceivedEvent, ReplayId, Subscribed
 from connector.model.objects import ObjectSpec

@@ -143,14 +143,14 @@ async def test_a_formula_that_changes_by_itself(org: DevOrg, tmp_path: Path) -> 
         made.write(lambda t: t.recalculate("Contact", contact, {"Score__c": 7}))
         await made.inbound.sync()
         assert await made.value("Contact", contact, "Score__c") is None
-        await until(lambda: "Contact" in made.inbound.repairer.verified_ms)
-        compared_ms = made.inbound.repairer.verified_ms["Contact"]
+        await until(lambda: "Contact" in made.inbound.proofs.verified_ms)
+        compared_ms = made.inbound.proofs.verified_ms["Contact"]
         org.ctx.org.advance(DAY_S + 60)
         await made.inbound.sync()  # by the org's clock a day has passed
         made.inbound.repairer.wake()
         await made.until_value("Contact", contact, "Score__c", 7)
         await until(lambda: [r.kind for r in made.rounds if r.kind in ("verify", "reconcile")] == ["reconcile"])
-        assert made.inbound.repairer.verified_ms["Contact"] >= compared_ms + DAY_S * 1000
+        assert made.inbound.proofs.verified_ms["Contact"] >= compared_ms + DAY_S * 1000
 
 
 async def test_a_restart_before_any_event_came_is_announced(org: DevOrg, tmp_path: Path) -> None:

@@ -64,11 +64,11 @@ def org() -> SimpleNamespace:
 
 def inbound() -> SimpleNamespace:
     polled = SimpleNamespace(polled_ms=NOW_MS, untold=0, untold_last=0)
-    repairer = SimpleNamespace(verified_ms={}, drift=lambda _name: 0, held={}, reread_ms={})
+    proofs = SimpleNamespace(verified_ms={}, drift=lambda _name: 0, held={}, reread_ms={})
     return SimpleNamespace(
         catalog=SimpleNamespace(specs={"Widget__c": WIDGET}),
         poller=SimpleNamespace(states={"Widget__c": polled}),
-        repairer=repairer,
+        proofs=proofs,
         stream_state=SimpleNamespace(status="off", since_ms=None, last_event_ms=None, told=frozenset()),
     )
 

@@ -107,7 +107,7 @@ async def live(day: Day, folder: Path) -> None:
             assert not ended
             day.calls.append(org.ctx.usage.api.used())
             day.own.append(budget.snapshot()["own"])
-        day.verified_ms, day.ended_ms = dict(inbound.repairer.verified_ms), now_ms()
+        day.verified_ms, day.ended_ms = dict(inbound.proofs.verified_ms), now_ms()
         assert inbound.stream_state.status == "live"
         for task in tasks:
             task.cancel()

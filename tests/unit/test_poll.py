@@ -1,12 +1,11 @@
 """The poller: what it asks, where its mark goes, what it finds, and when it comes round."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
 from connector.errors import LinkDown, OrgRefused, OrgThrottled, ReplayWindowLost
-from connector.inbound.poll import FASTEST_S
+from connector.inbound.timetable import FASTEST_S
 from connector.model.change import Operation, Origin
 from connector.model.times import to_iso
 from connector.ports import DirtyRecord, Purpose, Unit
@@ -212,7 +211,7 @@ async def test_a_hole_is_not_closed_over_a_read_that_an_event_overtook(tmp_path:
             org.after["query_many"].append(meanwhile)
             await way.inbound.sync()
             assert await way.holes() != []
-            await way.inbound.repairer.settle("Contact")
+            await way.inbound.settler.settle("Contact")
             await way.inbound.sync()
             assert await way.holes() == []
         assert await way.value(A, "Email") == "swallowed@example.com"
@@ -247,7 +246,7 @@ async def test_what_a_hole_had_swallowed_is_counted_across_a_restart(tmp_path: P
             await until(lambda: way.inbound.stream_state.status == "live")
             await way.run(lambda unit: unit.mark_dirty([DirtyRecord("Contact", A, "older_event", T0, None)]))
             await way.inbound.sync()
-            await way.inbound.repairer.settle("Contact")
+            await way.inbound.settler.settle("Contact")
             way.source.send(event("UPDATE", B, at_ms=T0 + 2000, Phone="told"))
             await way.until_value(B, "Phone", "told")
             org.put("Contact", record_id(100), T0 + 3000, LastName="once more")
@@ -282,16 +281,6 @@ async def test_what_a_healthy_stream_did_not_tell_is_counted(tmp_path: Path, org
         assert way.inbound.poller.states["Contact"].untold == 1
 
 
-@pytest.mark.parametrize(("full_s", "hasty_s"), [(900.0, 60.0), (3600.0, 240.0), (120.0, FASTEST_S), (10.0, 10.0)])
-async def test_haste_while_the_stream_is_down(tmp_path: Path, org: FakeOrg, full_s: float, hasty_s: float) -> None:
-    async with opened(tmp_path / "r.db", org, intervals_s={"Contact": full_s}) as way:
-        poller = way.inbound.poller
-        poller.stream_is(healthy=True)
-        assert poller._interval_s("Contact") == full_s
-        poller.stream_is(healthy=False)
-        assert poller._interval_s("Contact") == hasty_s
-
-
 async def test_a_hole_that_a_doubt_kept_open_is_not_left_for_an_interval(tmp_path: Path, org: FakeOrg) -> None:
     """The poll that was to close it comes again soon, less and less so; then the interval is the usual one."""
     async with opened(tmp_path / "r.db", org, intervals_s={"Contact": 3600.0}) as way:
@@ -299,7 +288,7 @@ async def test_a_hole_that_a_doubt_kept_open_is_not_left_for_an_interval(tmp_pat
         poller = way.inbound.poller
 
         def in_s() -> float:
-            return poller.states["Contact"].due_s - asyncio.get_running_loop().time()
+            return poller.timetable.due_in_s("Contact")
 
         def doubt(unit: Unit) -> None:
             unit.open_hole("Contact", T0, "replay_id_lost", T0)
@@ -311,7 +300,7 @@ async def test_a_hole_that_a_doubt_kept_open_is_not_left_for_an_interval(tmp_pat
             for wait_s in (FASTEST_S, 2 * FASTEST_S, 4 * FASTEST_S):
                 await way.inbound.sync()
                 assert wait_s * 0.9 < in_s() <= wait_s
-            await way.inbound.repairer.settle("Contact")
+            await way.inbound.settler.settle("Contact")
             await way.inbound.sync()
             assert await way.holes() == []
             assert in_s() > 3000.0

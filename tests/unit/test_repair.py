@@ -61,9 +61,9 @@ async def test_a_record_that_moves_on_while_it_is_read_is_read_again(tmp_path: P
                 await way.until_value(A, "Email", "x@example.com")
 
             org.after["retrieve"].append(meanwhile)
-            assert await way.inbound.repairer.settle("Contact") == 1
+            assert await way.inbound.settler.settle("Contact") == 1
             assert await way.dirty() == {A: "raced"}
-            assert await way.inbound.repairer.settle("Contact") == 0
+            assert await way.inbound.settler.settle("Contact") == 0
         assert await way.equals_org()
 
 
@@ -107,7 +107,7 @@ async def test_a_comparison_finds_what_nothing_told(tmp_path: Path, org: FakeOrg
         assert await way.equals_org()
         assert org.calls_for(Purpose.VERIFY) == 1
         assert org.calls_for(Purpose.REPAIR) == 1
-        assert way.inbound.repairer.verified_ms["Contact"] == T0
+        assert way.inbound.proofs.verified_ms["Contact"] == T0
         (again,) = await way.inbound.verify()
         assert again.drift == 0
 
@@ -118,7 +118,7 @@ async def test_a_look_writes_nothing(tmp_path: Path, org: FakeOrg, monkeypatch: 
     async with opened(tmp_path / "r.db", org) as way:
         await loaded(way)
         (equal,) = await way.inbound.verify(repair=False)
-        assert (equal.compared, equal.drift, way.inbound.repairer.verified_ms["Contact"]) == (COUNT, 0, T0)
+        assert (equal.compared, equal.drift, way.inbound.proofs.verified_ms["Contact"]) == (COUNT, 0, T0)
         org.server_ms = T0 + 60_000
         org.put("Contact", A, T0 - 60_000, Phone="silent")
         org.delete("Contact", B, hard=True)
@@ -126,11 +126,11 @@ async def test_a_look_writes_nothing(tmp_path: Path, org: FakeOrg, monkeypatch: 
         (done,) = await way.inbound.verify(repair=False)
         assert (done.compared, done.drift, done.repaired, done.held) == (COUNT, 3, 0, 0)
         assert (await way.changes(), await way.dirty()) == ([], {})
-        assert way.inbound.repairer.drift("Contact") == 3
-        assert way.inbound.repairer.verified_ms["Contact"] == T0
+        assert way.inbound.proofs.drift("Contact") == 3
+        assert way.inbound.proofs.verified_ms["Contact"] == T0
         await way.inbound.verify()
-        assert way.inbound.repairer.drift("Contact") == 0
-        assert way.inbound.repairer.verified_ms["Contact"] == org.server_ms
+        assert way.inbound.proofs.drift("Contact") == 0
+        assert way.inbound.proofs.verified_ms["Contact"] == org.server_ms
 
 
 async def test_a_look_tells_what_a_repair_would_hold(tmp_path: Path, org: FakeOrg) -> None:
@@ -154,7 +154,7 @@ async def test_a_busy_object_is_not_compared_all_the_time(tmp_path: Path, org: F
     """A comparison that ended with records in doubt proves nothing; the next one has time."""
     async with opened(tmp_path / "r.db", org) as way:
         await loaded(way)
-        way.inbound.repairer.verified_ms["Contact"] = T0
+        way.inbound.proofs.verified_ms["Contact"] = T0
         await way.run(lambda unit: unit.set_cursor("reconcile:Contact", "2026-11-22T17:26:40.000Z", T0))
 
         async def doubt() -> None:
@@ -208,10 +208,10 @@ async def test_many_missing_records_are_not_deleted_without_a_word(tmp_path: Pat
         (done,) = await way.inbound.verify()
         assert (done.drift, done.repaired, done.held) == (COUNT, 0, COUNT)
         assert await way.changes() == []
-        assert way.inbound.repairer.held == {"Contact": COUNT}
+        assert way.inbound.proofs.held == {"Contact": COUNT}
         org.rows["Contact"] |= gone
         (done,) = await way.inbound.verify()
-        assert way.inbound.repairer.held == {}
+        assert way.inbound.proofs.held == {}
         org.rows["Contact"].clear()
         (done,) = await way.inbound.verify(allow_deletions=["Contact"])
         assert done.repaired == COUNT
@@ -223,9 +223,9 @@ async def test_many_doubts_that_turn_out_missing_are_held_too(tmp_path: Path, or
         await loaded(way)
         org.rows["Contact"].clear()
         await mark(way, *range(60))
-        assert await way.inbound.repairer.settle("Contact") == 0
+        assert await way.inbound.settler.settle("Contact") == 0
         assert await way.changes() == []
-        assert way.inbound.repairer.held == {"Contact": 60}
+        assert way.inbound.proofs.held == {"Contact": 60}
 
 
 async def test_deletions_that_the_org_told_are_believed(tmp_path: Path, org: FakeOrg) -> None:
@@ -233,7 +233,7 @@ async def test_deletions_that_the_org_told_are_believed(tmp_path: Path, org: Fak
         await loaded(way)
         org.rows["Contact"].clear()
         await mark(way, *range(60), reason="gap_delete")
-        await way.inbound.repairer.settle("Contact")
+        await way.inbound.settler.settle("Contact")
         assert len(await way.changes()) == 60
 
 
@@ -241,11 +241,11 @@ async def test_every_object_is_compared_once_a_day(tmp_path: Path, org: FakeOrg)
     async with opened(tmp_path / "r.db", org) as way:
         await loaded(way)
         async with way.running("repair"):
-            await until(lambda: way.inbound.repairer.verified_ms.get("Contact") == T0)
+            await until(lambda: way.inbound.proofs.verified_ms.get("Contact") == T0)
             org.put("Contact", A, T0 - 60_000, Phone="silent")
             org.server_ms = T0 + 25 * 3600 * 1000
             await way.inbound.sync()
             way.inbound.repairer.wake()
             await way.until_value(A, "Phone", "silent")
-            await until(lambda: way.inbound.repairer.verified_ms["Contact"] == org.server_ms)
+            await until(lambda: way.inbound.proofs.verified_ms["Contact"] == org.server_ms)
         assert org.calls_for(Purpose.VERIFY) == 1

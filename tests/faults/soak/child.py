@@ -35,7 +35,8 @@ WAITS: Mapping[str, Mapping[str, float]] = {
     "connector.app.supervise": {"BACKOFF_FIRST_S": 0.05, "HEALTHY_AFTER_S": 1.0, "SAME_SIGNAL_S": 0.05},
     "connector.app.daemon": {"QUEUED_LOOK_S": 0.05},
     "connector.inbound.catalog": {"REFRESH_AT_MOST_EVERY_S": 0.2},
-    "connector.inbound.poll": {"FASTEST_S": 0.3, "REFUSED_RETRY_S": 0.3},
+    "connector.inbound.timetable": {"FASTEST_S": 0.3, "REFUSED_RETRY_S": 0.3},
+    "connector.inbound.reconcile": {"SETTLE_AGAIN_S": 0.02},
     "connector.inbound.repair": {
         "GATHER_S": 0.02,
         "AGAIN_S": 0.1,
@@ -150,8 +151,8 @@ def _scale(page_rows: int) -> None:
     for name, waits in WAITS.items():
         for constant, value in waits.items():
             _replace(importlib.import_module(name), constant, value)
-    for name in ("connector.inbound.snapshot", "connector.inbound.repair"):
-        setattr(importlib.import_module(name), "PAGE_ROWS", page_rows)  # noqa: B010 - a module's constant is no attribute to mypy
+    for name in ("connector.inbound.snapshot", "connector.inbound.compare"):
+        _replace(importlib.import_module(name), "PAGE_ROWS", page_rows)
     for name, classes in SHORTER.items():
         for constant, shorter in classes.items():
             setattr(importlib.import_module(name), constant, shorter)
