@@ -32,7 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "commands": "connector.cli.commands:commands",
     "backup": "connector.cli.backup:backup",
     "restore": "connector.cli.backup:restore",
-    "devorg": "connector.cli.devorg:devorg",
+    "devorg": "connector.cli.devorg.main:devorg",
     "demo": "connector.cli.demo:demo",
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from connector.cli.devorg import devorg
+from connector.cli.devorg.main import devorg
 from connector.devorg.server import DevOrg
 
 Run = Callable[..., Awaitable[str]]
@@ -105,9 +105,9 @@ async def test_fields_and_rules_are_set_up(org: DevOrg, run: Run) -> None:
     assert org.ctx.schema.require("Lead").field("Region__c") is None
     account = await run("create", "Account", "Name=Bodra Labs")
     await run("rule", "lock", f"id={account}")
-    assert "UNABLE_TO_LOCK_ROW" in (await invoke(org, "change", "Account", account, "Phone=1")).output
+    assert "UNABLE_TO_LOCK_ROW" in (await invoke(org, "update", "Account", account, "Phone=1")).output
     await run("clear-rules")
-    await run("change", "Account", account, "Phone=1")
+    await run("update", "Account", account, "Phone=1")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from connector.cli.devorg import DEFAULT_URL, EFFECTS
+from connector.cli.devorg.running import DEFAULT_URL
+from connector.cli.devorg.upset import EFFECTS
 from connector.devorg.admin.interface import description
 from connector.devorg.events.changes import EventOptions
 from connector.devorg.faults import KINDS

@@ -1,0 +1,1 @@
+"""`salesforce-sync devorg`: a local org to develop against."""
