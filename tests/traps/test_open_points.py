@@ -87,6 +87,18 @@ async def test_open_point_03_and_01_together(org: DevOrg, copy: Making, *, varia
         assert await made.value("Contact", contact, "MailingStreet") == "1 Quay Rd"
 
 
+@OVER_PUBSUB
+async def test_open_point_03_and_01_are_none_of_the_pubsub_apis(org: DevOrg, copy: Making) -> None:
+    """Its bitmaps name the part that was cleared, whatever the Streaming API does: nothing need be read again."""
+    org.ctx.event_options.nested_nulls = org.ctx.event_options.changed_fields = False
+    async with copy(jobs=STREAM_ONLY) as made:
+        contact, *_ = await made.ids("Contact")
+        made.update("Contact", contact, {"MailingCity": None})
+        [change] = await made.until_changes(contact, 1)
+        assert set(change.changed) - NOT_STREAMED == {"LastModifiedDate", "MailingCity"}
+        await edited(made)
+
+
 @BOTH
 async def test_open_point_04_partial_names(org: DevOrg, copy: Making, *, variant: bool) -> None:
     """An update's `Name` holds the changed parts, or all of them."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import orjson
 
 from connector.devorg.clock import OrgClock
+from connector.devorg.cometd.payload import as_streamed
 from connector.devorg.cometd.replies import DAILY_LIMIT, Refused
 from connector.devorg.cometd.session import Session, Subscription
 from connector.devorg.events.bus import EventBus, LoggedEvent
@@ -81,11 +82,14 @@ class Delivery:
             orjson.dumps(
                 {
                     "channel": channel.name,
-                    "data": {"schema": event.schema_id, "payload": orjson.Fragment(payload), "event": place},
+                    "data": {"schema": event.schema_id, "payload": self._payload(payload), "event": place},
                 }
             )
             for payload in self.bus.told(channel, event, gaps=self.settings.gaps_on_filtered_channels)
         ]
+
+    def _payload(self, payload: bytes) -> orjson.Fragment:
+        return orjson.Fragment(as_streamed(payload, self.options))
 
 
 def array_of(parts: Iterable[bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""A committed transaction as change events, in the JSON that CometD subscribers get."""
+"""A committed transaction as change events, in the JSON of the Streaming API."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -24,11 +24,13 @@ _QUIET = frozenset({*_MODIFICATION, "SystemModstamp"})
 class EventOptions:
     """What the documents leave open about change events, and their limits. Read anew for every commit.
 
+    What concerns the wording of the Streaming API alone is read anew for every delivery.
+
     Attributes:
-        changed_fields: The header carries `changedFields`.
+        changed_fields: The header carries `changedFields` (CometD).
         event_uuid: `data.event` carries `EventUuid` and `EventApiName`.
         nested_nulls: A nulled component is `{"MailingAddress": {"City": null}}`; else the compound itself is null
-            where all that changed of it was nulled.
+            where all that changed of it was nulled (CometD).
         partial_names: An update's `Name` holds the changed components only.
         text_dates: A date field is `YYYY-MM-DD`, else milliseconds since the epoch.
         text_diffs: Long texts are sent as diffs where that is shorter.
@@ -129,13 +131,13 @@ def event_header(
     user_id: str,
     origin: str = "",
     sequence_number: int = 1,
-    changed_fields: Sequence[str] | None = (),
+    changed_fields: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """A `ChangeEventHeader` with its members in Salesforce's order; `changed_fields` of None leaves it out.
+    """A `ChangeEventHeader` with its members in Salesforce's order.
 
     Source: Change Data Capture Developer Guide, "ChangeEventHeader Fields".
     """
-    header = {
+    return {
         "entityName": entity,
         "recordIds": list(record_ids),
         "changeType": change_type,
@@ -145,8 +147,8 @@ def event_header(
         "commitTimestamp": commit_ms,
         "commitNumber": commit_number,
         "commitUser": user_id,
+        "changedFields": list(changed_fields),
     }
-    return header if changed_fields is None else header | {"changedFields": list(changed_fields)}
 
 
 def _slots(schema: Schema, name: str, options: EventOptions) -> tuple[Slot, ...]:
@@ -196,8 +198,6 @@ def _update(draft: _Draft, change: RowChange, slots: Sequence[Slot], options: Ev
     for slot in told:
         value = _wire(slot, after.get(slot.name), options)
         _place(draft.body, slot, _shorter(before.get(slot.name), value, slot, options))
-    if not options.nested_nulls:
-        _lift_nulls(draft.body)
     return True
 
 
@@ -252,12 +252,6 @@ def _place(body: dict[str, Any], slot: Slot, value: Any) -> None:
         body[slot.name] = value
     else:
         body.setdefault(slot.parent, {})[slot.label] = value
-
-
-def _lift_nulls(body: dict[str, Any]) -> None:
-    for name, value in body.items():
-        if isinstance(value, dict) and all(part is None for part in value.values()):
-            body[name] = None
 
 
 def _too_many_digits(slot: Slot, value: Any) -> bool:
@@ -322,6 +316,6 @@ def _payload(draft: _Draft, commit: Commit, number: int, options: EventOptions) 
         user_id=commit.user_id,
         origin=commit.origin,
         sequence_number=number,
-        changed_fields=draft.changed if options.changed_fields else None,
+        changed_fields=draft.changed,
     )
     return {"ChangeEventHeader": header, **draft.body}
