@@ -52,6 +52,10 @@ class ChangeSource(Protocol):
         """
         ...
 
+    def more(self, events: int) -> None:
+        """The org may send so many more events: as many are applied, or wait for the rest of their transaction."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class QueryPage:

@@ -238,9 +238,11 @@ class FakeSource:
 
     Attributes:
         asked: The positions that subscriptions asked for.
+        allowed: How many more events were asked for.
     """
 
     def __init__(self) -> None:
+        self.allowed = 0
         self.asked: list[ReplayId | None] = []
         self.closed = 0
         self._script: asyncio.Queue[Sequence[ReceivedEvent] | Exception] = asyncio.Queue()
@@ -271,6 +273,9 @@ class FakeSource:
                 yield item
         finally:
             self.closed += 1
+
+    def more(self, events: int) -> None:
+        self.allowed += events
 
 
 class FakePublisher:

@@ -3,8 +3,8 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby, takewhile
 from typing import Any
 
 from connector.inbound.apply import DecodedEvent
@@ -13,25 +13,40 @@ from connector.model.change import ReceivedEvent
 
 # A transaction with more events than this is applied in parts: it must fit in memory and in one unit.
 MAX_TRANSACTION_EVENTS = 10_000
+# One that has shown so many is taken to be longer than one answer of the org.
+LARGE_TRANSACTION_EVENTS = 100
 MAX_QUOTED_BYTES = 1 << 20
 
 
 class Buffer:
-    """Events between the source and the replica; `put` waits while enough are here."""
+    """Events between the source and the replica; `put` waits while enough are here.
 
-    def __init__(self, batch_size: int) -> None:
+    Args:
+        batch_size: A batch has so many events at most, and more only to end a transaction.
+        ask: Called with how many more events the source may send: as many as have been applied, which is when the
+            next batch is taken, or as wait for the rest of their transaction.
+    """
+
+    def __init__(self, batch_size: int, ask: Callable[[int], None]) -> None:
         self._batch_size = batch_size
+        self._ask = ask
         self._events: deque[ReceivedEvent] = deque()
         self._changed = asyncio.Event()
         self._closed = False
+        self._wanting = False
+        self._starved = False  # nothing comes until more are asked for
+        self._ahead = 0  # of those here, for so many more were asked for before they were applied
+        self._applied = 0  # and not yet asked for again
 
     async def put(self, events: Sequence[ReceivedEvent]) -> None:
         """Add events; returns when there is room for more. After `close` they are dropped: the position stays."""
         if self._closed:
             return
         self._events.extend(events)
+        self._starved = events[-1].held_back
+        self._wanting = False
         self._signal()
-        while len(self._events) >= self._room() and not self._closed:
+        while len(self._events) >= self._room() and not self._closed and not self._wanting:
             self._changed.clear()
             await self._changed.wait()
 
@@ -40,37 +55,64 @@ class Buffer:
         self._closed = True
         self._signal()
 
-    async def take(self, linger_s: float) -> list[ReceivedEvent]:
+    async def take(self, linger_s: float, rest_s: float) -> list[ReceivedEvent]:
         """The next batch: everything that waits, up to the batch size and beyond it only to end a transaction.
 
-        Waits `linger_s` for the rest where the last transaction has several events and may have more.
         An empty list says that the buffer is closed and drained.
+
+        Args:
+            linger_s: Waited for the next event where the last transaction has several and may have more.
+            rest_s: The same where more was known to be held back, or the transaction is too large for one answer.
         """
+        self._ask_for(self._applied)
+        self._applied = 0
         while not self._events:
             if self._closed:
                 return []
             self._changed.clear()
             await self._changed.wait()
-        count = self._count()
-        if count == len(self._events) and not self._closed and self._may_go_on():
-            await self._more(linger_s)
-            count = self._count()
+        count = await self._whole(linger_s, rest_s)
         batch = [self._events.popleft() for _ in range(count)]
+        self._applied = max(0, count - self._ahead)
+        self._ahead = max(0, self._ahead - count)
         self._signal()
         return batch
 
-    async def _more(self, linger_s: float) -> None:
+    async def _whole(self, linger_s: float, rest_s: float) -> int:
+        """How many of the waiting events to take, once the last transaction is here as far as can be known."""
+        while True:
+            count = self._count()
+            if count < len(self._events) or count >= MAX_TRANSACTION_EVENTS or self._closed:
+                return count
+            last, cut = self._last_transaction(), self._events[-1].held_back
+            if not cut and not self._may_go_on(last):
+                return count
+            if self._starved and last < count:
+                return count - last  # once these are applied, what follows the others is asked for
+            if self._starved:
+                self._ask_for(count - self._ahead)
+                self._ahead = count
+            if not await self._more(rest_s if cut or last >= LARGE_TRANSACTION_EVENTS else linger_s):
+                return count
+
+    async def _more(self, wait_s: float) -> bool:
+        """Whether another event came in time."""
         waiting = len(self._events)
+        self._wanting = True
+        self._signal()
         try:
-            async with asyncio.timeout(linger_s):
+            async with asyncio.timeout(wait_s):
                 while len(self._events) == waiting and not self._closed:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            pass
+            return False
+        finally:
+            self._wanting = False
+        return len(self._events) > waiting
 
     def _count(self) -> int:
-        """How many of the waiting events to take."""
+        """How many of the waiting events make the next batch."""
         count = min(self._batch_size, len(self._events))
         last = transaction_of(self._events[count - 1].payload)
         while (
@@ -81,14 +123,21 @@ class Buffer:
             count += 1
         return count
 
-    def _may_go_on(self) -> bool:
-        """Whether the last transaction has shown more than a first event."""
-        last = self._events[-1].payload
-        key = transaction_of(last)
+    def _last_transaction(self) -> int:
+        """How many events at the end share their transaction; one that names none stands alone."""
+        key = transaction_of(self._events[-1].payload)
         if key is None:
-            return False
-        several = len(self._events) > 1 and transaction_of(self._events[-2].payload) == key
-        return several or (sequence_of(last) or 0) > 1
+            return 1
+        return sum(1 for _ in takewhile(lambda e: transaction_of(e.payload) == key, reversed(self._events)))
+
+    def _may_go_on(self, last: int) -> bool:
+        """Whether the last transaction has shown more than a first event."""
+        return last > 1 or (sequence_of(self._events[-1].payload) or 0) > 1
+
+    def _ask_for(self, events: int) -> None:
+        if events > 0 and not self._closed:
+            self._starved = False
+            self._ask(events)
 
     def _room(self) -> int:
         return max(2 * self._batch_size, 1000)

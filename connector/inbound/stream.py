@@ -44,6 +44,8 @@ StreamStatus = Literal["live", "connecting", "down", "paused", "off"]
 
 # The other events of a transaction that has begun to arrive are waited for this long: there is no end mark.
 LINGER_S = 0.02
+# The same where the org held them back, or they are too many for one answer: they come with its next one.
+REST_S = 0.5
 # A channel that is refused is tried again this seldom: a person must change something.
 REFUSED_RETRY_S = 300.0
 # An org that throttles the stream and does not say for how long.
@@ -194,11 +196,11 @@ class StreamLoop:
             log.warning("stream.transport_changed", objects=left)
         position = await self._tools.replica.run(self._stored)
         after, self._event_ms = position.replay_id, position.event_ms
-        buffer = self._buffer = Buffer(self._rules.batch_size)
+        buffer = self._buffer = Buffer(self._rules.batch_size, self._source.more)
         log.info("stream.subscribing", channel=self._rules.channel, replay=after is not None)
         pump = asyncio.create_task(self._pump(after, buffer), name="stream.pump")
         try:
-            while batch := await buffer.take(LINGER_S):
+            while batch := await buffer.take(LINGER_S, REST_S):
                 await self._apply(batch)
         finally:
             pump.cancel()

@@ -57,11 +57,13 @@ class ReceivedEvent:
             absent did not change, an explicit null was cleared, and so was what the header's `nulledFields` names.
             May be anything: it has not been validated.
         error: Why the source could not read it; `payload` is then what is left of it.
+        held_back: The org sends nothing behind it, be it of the same transaction, until more is asked for.
     """
 
     replay_id: ReplayId
     payload: Any
     error: str | None = None
+    held_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,9 @@ class CometdSource:
             finally:
                 await client.finish()
 
+    def more(self, events: int) -> None:
+        """See `ChangeSource`. Nothing: here what has not been taken delays the next poll."""
+
     async def _open(self, client: StreamClient, watch: SessionWatch) -> None:
         """Handshake, first connect and subscription.
 

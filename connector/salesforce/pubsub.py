@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -12,7 +13,7 @@ from connector.model.change import OLDEST_KEPT, Reached, ReceivedEvent, ReplayId
 from connector.model.command import OrgProblem
 from connector.salesforce.delivered import Deliveries
 from connector.salesforce.login import Session
-from connector.salesforce.pubsub_client import PubSubCalls, PubSubLimits
+from connector.salesforce.pubsub_client import Fetching, PubSubCalls, PubSubLimits
 from connector.salesforce.pubsub_event import payload_of, remains_of
 from connector.salesforce.pubsub_schema import EventSchema
 from connector.salesforce.streaming import StreamLife, StreamStatus
@@ -27,8 +28,8 @@ _FORBIDDEN = 403
 class PubSubSource:
     """See `ports.ChangeSource`, and `StreamLife` for when the next session may start.
 
-    Never more events are under way than were asked for, and more are asked for only as the consumer takes them. A
-    position is the replay id's bytes as they came.
+    No more events are asked for than the window and what the consumer has applied: see `more`. A position is the
+    replay id's bytes as they came.
 
     Args:
         session: Gives the token, and a new one where the org refuses it.
@@ -55,6 +56,7 @@ class PubSubSource:
         self._channel = channel
         self._limits = limits or PubSubLimits()
         self._schemas: OrderedDict[str, EventSchema] = OrderedDict()
+        self._fetching: Fetching | None = None  # of the last session
         self._life = StreamLife(
             session, now_ms=now_ms, healthy_s=self._limits.healthy_s, on_state=on_state, deliveries=deliveries
         )
@@ -70,24 +72,28 @@ class PubSubSource:
             if not await calls.may_subscribe(self._channel):
                 text = f"the user may not subscribe to {self._channel}"
                 raise StreamRefused(_FORBIDDEN, (OrgProblem(code="PUBSUB_403", message=text, fields=[]),))
-            fetching = await calls.subscribe(self._channel, after)
-            self._life.subscribed(self._channel, _shown(after))
-            self._life.saw_frame()
-            yield Subscribed(after)
-            reading = _Reading(calls, self._schemas)
-            reached_s = -self._limits.reached_every_s
-            while True:
-                response = await fetching.next()
+            async with calls.subscribe(self._channel, after) as fetching:
+                self._life.subscribed(self._channel, _shown(after))
                 self._life.saw_frame()
-                events = [await reading.received(event) for event in response.events]
-                now_s = asyncio.get_running_loop().time()
-                if events:
-                    self._life.saw_events(len(events))
-                    yield events
-                    await fetching.ask(len(events))
-                elif response.latest_replay_id and now_s >= reached_s + self._limits.reached_every_s:
-                    reached_s = now_s
-                    yield Reached(ReplayId(response.latest_replay_id))
+                self._fetching = fetching
+                yield Subscribed(after)
+                reading = _Reading(calls, self._schemas)
+                reached_s = -self._limits.reached_every_s
+                while True:
+                    response = await fetching.next()
+                    self._life.saw_frame()
+                    now_s = asyncio.get_running_loop().time()
+                    if response.events:
+                        self._life.saw_events(len(response.events))
+                        yield await reading.received(response.events, held_back=fetching.exhausted)
+                    elif response.latest_replay_id and now_s >= reached_s + self._limits.reached_every_s:
+                        reached_s = now_s
+                        yield Reached(ReplayId(response.latest_replay_id))
+
+    def more(self, events: int) -> None:
+        """See `ChangeSource`."""
+        if self._fetching is not None:
+            self._fetching.more(events)
 
 
 class _Reading:
@@ -103,7 +109,17 @@ class _Reading:
         self._schemas = schemas
         self._unreadable: dict[str, str] = {}
 
-    async def received(self, event: ConsumerEvent) -> ReceivedEvent:
+    async def received(self, events: Sequence[ConsumerEvent], *, held_back: bool) -> list[ReceivedEvent]:
+        """The events of one response; see `ReceivedEvent.held_back`.
+
+        Raises:
+            ConnectorError: As for one.
+        """
+        read = [await self._received(event) for event in events]
+        read[-1] = replace(read[-1], held_back=held_back)
+        return read
+
+    async def _received(self, event: ConsumerEvent) -> ReceivedEvent:
         """The event in the consumer's terms; one that cannot be read says why.
 
         Raises:

@@ -1,7 +1,8 @@
 """The calls of the Pub/Sub API that a stream needs, over a connection of their own, with our errors."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -34,7 +35,8 @@ class PubSubLimits:
     """Times and sizes of a session.
 
     Attributes:
-        window: Events asked for and not yet taken by the consumer, at most. The org takes no more than 100.
+        window: Events asked for and not yet applied, at most, but for a transaction that has more. The org takes no
+            more than 100.
         hold_s: Within this time the org sends something, be it empty.
         margin_s: On top of it, before silence is taken for a dead connection.
         ping_s: The connection is asked whether it lives, so often and so long.
@@ -99,11 +101,17 @@ class PubSubCalls:
         info = await _told(self._stub.GetSchema(request, timeout=self._limits.request_s, metadata=self._metadata))
         return info.schema_json
 
-    async def subscribe(self, topic: str, after: ReplayId | None) -> "Fetching":
+    @asynccontextmanager
+    async def subscribe(self, topic: str, after: ReplayId | None) -> "AsyncIterator[Fetching]":
         """A subscription that stands: the org has answered, or not refused it for a while."""
         fetching = Fetching(self._stub.Subscribe(metadata=self._metadata), self._limits)
         await fetching.begin(topic, after)
-        return fetching
+        asking = asyncio.create_task(fetching.keep_asking(), name="source.ask")
+        try:
+            yield fetching
+        finally:
+            asking.cancel()
+            await asyncio.wait((asking,))
 
 
 class Fetching:
@@ -113,6 +121,14 @@ class Fetching:
         self._call = call
         self._limits = limits
         self._ahead: asyncio.Future[Any] | None = None
+        self._credit = limits.window  # events that the org may still send
+        self._unasked = 0  # of them
+        self._asking = asyncio.Event()
+
+    @property
+    def exhausted(self) -> bool:
+        """True while the org may send nothing until more is asked for."""
+        return self._credit <= 0
 
     async def begin(self, topic: str, after: ReplayId | None) -> None:
         """Ask for the first events."""
@@ -134,9 +150,19 @@ class Fetching:
         if self._ahead.done():
             self._ahead.result()
 
-    async def ask(self, count: int) -> None:
-        """Ask for more events."""
-        await self._send(FetchRequest(num_requested=count))
+    def more(self, events: int) -> None:
+        """Ask for so many more events, soon."""
+        self._credit += events
+        self._unasked += events
+        self._asking.set()
+
+    async def keep_asking(self) -> None:
+        """Send what is asked for; does not end by itself."""
+        while True:
+            await self._asking.wait()
+            self._asking.clear()
+            count, self._unasked = self._unasked, 0
+            await self._send(FetchRequest(num_requested=count))
 
     async def next(self) -> FetchResponse:
         """The next response, empty or not.
@@ -155,6 +181,7 @@ class Fetching:
         response = await _told(self._call.read())
         if not isinstance(response, FetchResponse):
             raise LinkDown("the org ended the stream")
+        self._credit -= len(response.events)
         return response
 
     async def _send(self, request: FetchRequest) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,63 @@ async def test_a_transaction_of_the_org_appears_at_once(org: DevOrg, tmp_path: P
         one = [c for c in await made.changes() if c.commit and c.commit.sequence][-60:]
         assert len({c.commit.transaction for c in one if c.commit}) == 1
         assert [c.commit.sequence for c in one if c.commit] == list(range(1, 61))
+
+
+@ON_BOTH
+async def test_a_transaction_that_comes_in_several_answers_is_one_unit(
+    org: DevOrg, tmp_path: Path, transport: str
+) -> None:
+    """350 records edited one by one, behind other edits, in answers of 100 events: still all of them or none."""
+    path = tmp_path / "r.db"
+    org.ctx.settings.max_events_per_response = 100
+    async with copied(
+        org, path, wanted={"Contact": ("LastName", "Phone")}, bulk_threshold=10**6, transport=transport
+    ) as made:
+        many = made.write(lambda t: [t.create("Contact", {"LastName": f"Many {n}"}) for n in range(350)])
+
+        async def all_here() -> bool:
+            return len(await made.ids("Contact")) == 353
+
+        await until(all_here, 10)
+        reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        count = "SELECT count(*) FROM contact WHERE Phone = 'at once'"
+        for _ in range(60):
+            made.update("Contact", many[0], {"LastName": "before it"}, {"LastName": "Many"})
+        with org.ctx.org.transaction(INTEGRATION_USER_ID, ORIGIN) as t:
+            for number, contact in enumerate(many):
+                t.update("Contact", contact, {"Phone": "at once", "LastName": f"{number}"})
+        seen: set[int] = set()
+        async with asyncio.timeout(20):
+            while 350 not in seen:
+                seen.add(int(str(reader.execute(count).get)))
+                await asyncio.sleep(0)
+        assert seen == {0, 350}
+        reader.close()
+        assert [c.commit.sequence for c in (await made.changes())[-350:] if c.commit] == list(range(1, 351))
+
+
+@ON_BOTH
+async def test_a_replica_that_is_behind_holds_the_stream_back(org: DevOrg, tmp_path: Path, transport: str) -> None:
+    """What the org has delivered and the replica has not applied is bounded, by the window of the Pub/Sub API."""
+    async with copied(org, tmp_path / "r.db", wanted={"Contact": ("LastName", "Phone")}, transport=transport) as made:
+        contact = (await made.ids("Contact"))[0]
+        made.update("Contact", contact, {"Phone": "first"})
+        await made.until_value("Contact", contact, "Phone", "first")
+        before, busy = org.ctx.usage.delivered.used(), threading.Event()
+        writing = asyncio.create_task(made.database.run(lambda _unit: busy.wait(20)))
+        try:
+            for number in range(400):
+                made.update("Contact", contact, {"Phone": str(number)})
+            await until(lambda: org.ctx.usage.delivered.used() >= before + 100)
+            with suppress(TimeoutError):
+                await until(lambda: org.ctx.usage.delivered.used() > before + 100, 0.5)
+            delivered = org.ctx.usage.delivered.used() - before
+        finally:
+            busy.set()
+            await writing
+        assert delivered == 100 if transport == "pubsub" else delivered <= 400
+        await made.until_value("Contact", contact, "Phone", "399")
+        assert len([c for c in await made.changes(contact) if c.origin is Origin.STREAM]) == 401
 
 
 async def _in_order(made: Copy, transaction_of: str) -> list[Change]:

@@ -183,7 +183,7 @@ async def test_a_position_outside_the_retention_window(org: DevOrg, session: Ses
 async def test_no_more_is_asked_for_than_was_taken(
     org: DevOrg, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A consumer that does nothing holds the org back: what is under way stays within the window."""
+    """A consumer that applies nothing holds the org back, however much it takes."""
     pending: list[int] = []
     take = Subscription._take
 
@@ -192,17 +192,29 @@ async def test_no_more_is_asked_for_than_was_taken(
         pending.append(self._credit.pending)
 
     monkeypatch.setattr(Subscription, "_take", watched)
-    async with _events(_source(org, session, replace(QUICK, window=10))) as events:
+    source = _source(org, session, replace(QUICK, window=10))
+    async with _events(source) as events:
         _make(org, *(f"{n:02d}" for n in range(40)))
-        first = await _batch(events)
-        # The one that asked waits; nothing else does.
-        await until(lambda: org.ctx.usage.delivered.used() == 10)
+        names, _ = await _names(events, 10)
         with pytest.raises(TimeoutError):
-            await until(lambda: org.ctx.usage.delivered.used() > 10, 0.3)
-        names = [event.payload["Name"]["LastName"] for event in first]
-        names += (await _names(events, 40 - len(names)))[0]
-    assert names == [f"{n:02d}" for n in range(40)]
-    assert max(pending) <= 10
+            await asyncio.wait_for(anext(events), 0.3)
+        assert org.ctx.usage.delivered.used() == 10
+    assert names == [f"{n:02d}" for n in range(10)]
+    assert pending == [10]
+
+
+async def test_more_is_asked_for_as_it_is_applied(org: DevOrg, session: Session) -> None:
+    """The last event that was asked for says that it is: what follows may be of its transaction."""
+    source = _source(org, session, replace(QUICK, window=10))
+    async with _events(source) as events:
+        _make(org, *(f"{n:02d}" for n in range(40)))
+        found: list[ReceivedEvent] = []
+        while len(found) < 40:
+            batch = await _batch(events)
+            found += batch
+            source.more(len(batch))
+    assert [event.payload["Name"]["LastName"] for event in found] == [f"{n:02d}" for n in range(40)]
+    assert next(number for number, event in enumerate(found) if event.held_back) == 9
 
 
 # What cannot be read

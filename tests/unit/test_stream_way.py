@@ -1,6 +1,8 @@
 """The loop around the change source: batches, the position, and every error's reaction."""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from connector.errors import LinkDown, LoginRefused, OrgRefused, OrgThrottled, ReplayWindowLost, StoreBusy
+from connector.inbound import batch as batch_module
 from connector.inbound.apply import DecodedEvent, apply_events
 from connector.inbound.batch import Buffer, in_order
 from connector.inbound.decode import decode
 from connector.inbound.merge import merge_event
-from connector.model.change import ReplayId
+from connector.model.change import ReceivedEvent, ReplayId
 from tests.events import CONTACT_FIELDS, T0, contact_spec, event, record_id
 from tests.fakes import FakeOrg, FakeSource, received
 from tests.waiting import until
@@ -339,32 +342,130 @@ async def test_many_events_go_together(tmp_path: Path, org: FakeOrg) -> None:
 # --- the buffer ---------------------------------------------------------------------------------------------------
 
 
+def told(transactions: str, *, held_back: bool = False, first: int = 0) -> list[ReceivedEvent]:
+    """An event for each letter, which stands for its transaction."""
+    events = [
+        received(event("UPDATE", A, transaction=t, sequence=transactions[:n].count(t) + 1), first + n)
+        for n, t in enumerate(transactions)
+    ]
+    events[-1] = replace(events[-1], held_back=held_back)
+    return events
+
+
+def numbers(batch: Sequence[ReceivedEvent]) -> list[int]:
+    return [int(e.replay_id) for e in batch]
+
+
 async def test_a_batch_never_tears_a_transaction() -> None:
-    buffer = Buffer(3)
-    events = [received(event("UPDATE", A, transaction=t), n) for n, t in enumerate("aabbbbbc")]
-    await buffer.put(events)
-    assert [e.replay_id for e in await buffer.take(0.0)] == [e.replay_id for e in events[:7]]
-    assert [e.replay_id for e in await buffer.take(0.0)] == [events[7].replay_id]
+    buffer = Buffer(3, lambda _: None)
+    await buffer.put(told("aabbbbbc"))
+    assert numbers(await buffer.take(0.0, 0.0)) == [*range(7)]
+    assert numbers(await buffer.take(0.0, 0.0)) == [7]
 
 
 async def test_a_transaction_that_has_begun_is_waited_for() -> None:
-    """Its second half may come with the next answer."""
-    buffer = Buffer(10)
-    await buffer.put([received(event("UPDATE", A, transaction="t", sequence=n), n) for n in (1, 2)])
-    taking = buffer.take(5.0)
-    task = asyncio.create_task(taking)
+    """For as long as more of it comes, with one answer after the other; not for one that has shown a single event."""
+    buffer = Buffer(10, lambda _: None)
+    await buffer.put(told("tt"))
+    task = asyncio.create_task(buffer.take(5.0, 0.0))
+    for number in (2, 3, 4):
+        await asyncio.sleep(0)
+        await buffer.put([received(event("UPDATE", A, transaction="t", sequence=number + 1), number)])
     await asyncio.sleep(0)
-    await buffer.put([received(event("UPDATE", A, transaction="t", sequence=3), 3)])
-    assert len(await task) == 3
+    await buffer.put(told("uv", first=5))
+    assert numbers(await task) == [*range(7)]
+
+
+async def test_a_large_transaction_is_waited_for_longer() -> None:
+    """It comes in several answers of the org, which are a round trip apart."""
+    buffer = Buffer(10, lambda _: None)
+    await buffer.put(told("t" * 100))
+    task = asyncio.create_task(buffer.take(0.0, 5.0))
+    await asyncio.sleep(0.02)
+    await buffer.put(told("u", first=100))
+    assert len(await task) == 100
+
+
+async def test_a_transaction_larger_than_the_room_is_not_torn() -> None:
+    """Whoever waits for its rest takes more than there is room for."""
+    buffer = Buffer(10, lambda _: None)
+    task = asyncio.create_task(buffer.take(5.0, 5.0))
+    for _ in range(3):
+        await buffer.put(told("t" * 900))
+    await buffer.put(told("u"))
+    assert len(await task) == 2700
+
+
+async def test_a_transaction_without_end_is_applied_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must fit in memory and in one unit."""
+    monkeypatch.setattr(batch_module, "MAX_TRANSACTION_EVENTS", 250)
+    buffer = Buffer(10, lambda _: None)
+    await buffer.put(told("t" * 300))
+    assert len(await buffer.take(0.0, 0.0)) == 250
+    assert len(await buffer.take(0.0, 0.0)) == 50
+
+
+async def test_more_is_asked_for_once_it_is_applied() -> None:
+    """That is when the next batch is taken; what waits counts."""
+    asked: list[int] = []
+    buffer = Buffer(2, asked.append)
+    await buffer.put(told("abc"))
+    await buffer.take(0.0, 0.0)
+    assert asked == []
+    await buffer.take(0.0, 0.0)
+    assert asked == [2]
+    buffer.close()
+    assert await buffer.take(0.0, 0.0) == []
+    assert asked == [2]  # nothing more is wanted
+
+
+async def test_what_the_org_holds_back_may_belong_to_the_last_transaction() -> None:
+    """The others are applied, then as many are asked for; the last waits for its rest, though it shows one event."""
+    asked: list[int] = []
+    buffer = Buffer(10, asked.append)
+    await buffer.put(told("aabc", held_back=True))
+    assert numbers(await buffer.take(0.0, 5.0)) == [0, 1, 2]
+    assert asked == []
+    task = asyncio.create_task(buffer.take(0.0, 5.0))
+    await until(lambda: asked == [3])
+    await buffer.put(told("cd", first=4))
+    assert numbers(await task) == [3, 4, 5]
+    assert asked == [3]
+
+
+async def test_a_transaction_that_fills_the_window_is_asked_for_before_it_is_applied() -> None:
+    """There is no other way to have all of it at once; what was asked for ahead is not asked for again."""
+    asked: list[int] = []
+    buffer = Buffer(10, asked.append)
+    await buffer.put(told("tttt", held_back=True))
+    task = asyncio.create_task(buffer.take(0.0, 5.0))
+    await until(lambda: asked == [4])
+    await buffer.put(told("tttt", first=4, held_back=True))
+    await until(lambda: asked == [4, 4])
+    await buffer.put(told("tt", first=8))
+    await buffer.put(told("uv", first=10))
+    assert numbers(await task) == [*range(10)]
+    taking = asyncio.create_task(buffer.take(0.0, 0.0))
+    assert numbers(await taking) == [10, 11]
+    assert sum(asked) == 10
+
+
+async def test_a_window_that_ends_with_its_transaction_delays_it_and_nothing_more() -> None:
+    """Nobody can tell that it ended: its rest is waited for, for a bounded time."""
+    asked: list[int] = []
+    buffer = Buffer(10, asked.append)
+    await buffer.put(told("aabb", held_back=True))
+    assert numbers(await buffer.take(0.0, 5.0)) == [0, 1]
+    assert numbers(await buffer.take(0.0, 0.05)) == [2, 3]
 
 
 async def test_a_closed_buffer_is_drained_and_takes_no_more() -> None:
-    buffer = Buffer(10)
+    buffer = Buffer(10, lambda _: None)
     await buffer.put([received(event("UPDATE", A))])
     buffer.close()
     await buffer.put([received(event("UPDATE", A))])
-    assert len(await buffer.take(5.0)) == 1
-    assert await buffer.take(5.0) == []
+    assert len(await buffer.take(5.0, 5.0)) == 1
+    assert await buffer.take(5.0, 5.0) == []
 
 
 def test_a_transaction_is_applied_in_the_order_of_its_numbers() -> None:
