@@ -190,7 +190,7 @@ def _leap(path: Path, seen: int) -> None:
             last = int(connection.execute(_LOG["last_version"]).get)
             base = (max(last, seen) // _VERSION_LEAP + 1) * _VERSION_LEAP
             bindings = {"shift": base - published, "published": published}
-            for statement in ("changes", "messages", "commands"):
+            for statement in ("changes", "blocks", "messages", "commands"):
                 connection.execute(_SQL[statement], bindings)
             for table in objects(connection).values():
                 name = quoted(table.table)
@@ -199,7 +199,7 @@ def _leap(path: Path, seen: int) -> None:
                     f"UPDATE {name} SET _version = _version + :shift WHERE _version > :published",  # noqa: S608
                     bindings,
                 )
-            connection.execute(_LOG["set_last_version"], (last + base - published,))
+            connection.execute(_LOG["set_trimmed_version"], (last + base - published,))
             at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
             connection.execute(_POSITIONS["set"], ("published", str(base), at))
 

@@ -12,6 +12,8 @@ from connector.store.queries import load
 from connector.store.tables import stored_version
 
 _SQL = load("changelog")
+# Versions of one row in `change_block`, as sql/changelog.sql has it.
+BLOCK = 64
 _NEVER_MS = to_ms("9999-12-31T23:59:59Z")
 
 
@@ -21,20 +23,20 @@ class ChangeLog(Positions):
     def append(self, changes: Sequence[Change]) -> int:
         """Number the changes in order, write them, and return the version of the last one.
 
-        The counter is a row of its own, so a version is never given out twice, whatever is trimmed or rolled back.
+        What the log holds is the counter, with the version that it was last trimmed at: none is given out twice.
         """
         first = self.last_version() + 1
         if not changes:
             return first - 1
         self._db.executemany(_SQL["add"], (_row(version, c) for version, c in enumerate(changes, first)))
-        last = first + len(changes) - 1
-        self._db.execute(_SQL["set_last_version"], (last,))
-        return last
+        blocks = {(change.object, version // BLOCK): None for version, change in enumerate(changes, first)}
+        self._db.executemany(_SQL["add_block"], blocks)
+        return first + len(changes) - 1
 
     def restart_log(self, version: int, at_ms: int) -> None:
         """Forget every change; the next one is `version` + 1. For a copy of another replica's log."""
         self._db.execute(_SQL["forget_all"])
-        self._db.execute(_SQL["set_last_version"], (version,))
+        self._db.execute(_SQL["set_trimmed_version"], (version,))
         self.set_cursor("published", str(version), at_ms)
 
     def last_version(self) -> int:
@@ -131,6 +133,13 @@ class ChangeLog(Positions):
             values = from_json(old) if old is not None else dict.fromkeys(from_json(changed))
             before = {**values, **before}
         return before
+
+    def trim_log(self, version: int) -> int:
+        """Forget the changes up to a version; returns how many there were."""
+        self._db.execute(_SQL["set_trimmed_version"], (self.last_version(),))
+        self._db.execute(_SQL["forget_blocks"], ((version + 1) // BLOCK,))
+        self._db.execute(_SQL["trim"], (version,))
+        return self._db.changes()
 
     def _oldest(self) -> int:
         """The oldest version in the log; the next one to come if it is empty."""

@@ -30,16 +30,13 @@ class Retention(Outbox):
 
     def _trim_changes(self, before: str, limit: int) -> int:
         """Trim from the oldest on and stop at the first young one: the log keeps no holes, and nothing is scanned."""
-        last = None
+        last = 0
         bindings = {"published": self.published_version(), "limit": limit}
         for version, applied_at in self._db.execute(_SQL["oldest_published"], bindings).fetchall():
             if str(applied_at) >= before:
                 break
-            last = version
-        if last is None:
-            return 0
-        self._db.execute(_SQL["trim_changes"], (last,))
-        return self._db.changes()
+            last = int(str(version))
+        return self.trim_log(last) if last else 0
 
     def _delete(self, query: str, before: str, limit: int) -> int:
         if limit <= 0:

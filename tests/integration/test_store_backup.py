@@ -200,6 +200,7 @@ def test_what_was_not_published_is_published_after_a_restore(path: Path, tmp_pat
     assert copies.restore(made, path) is None
     with Session(path) as session:
         assert [c.version for c in session.run(lambda unit: unit.unpublished(9))] == [1_000_001, 1_000_002]
+        assert session.run(lambda unit: unit.changes(0, 9, "Widget__c")) == session.run(lambda unit: unit.changes(0, 9))
         assert session.run(lambda unit: unit.queue_depths())["outbox"] == 3
         assert session.run(lambda unit: unit.due(9)) == []
         session.run(lambda unit: unit.mark_published(1_000_002, NOW_MS))

@@ -1,8 +1,9 @@
 """The change log: numbers, order, what can be asked of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from connector.model.change import CommitInfo, Operation, Origin
 from connector.ports import Unit
 from connector.store import ReadOnlyReplica, Session
+from connector.store.changelog import BLOCK
 from connector.store.queries import load
 from tests.store_nouns import DAY_MS, NOW_MS, WIDGET, change, record, record_id
 
@@ -48,12 +50,42 @@ def test_records_that_reads_corrected_are_counted_once(session: Session, tmp_pat
         return unit.corrected("Widget__c", since)
 
     assert session.run(work) == 3
-    connection = apsw.Connection(str(tmp_path / "replica.db"), flags=apsw.SQLITE_OPEN_READONLY)
-    plan = f"EXPLAIN QUERY PLAN {load('changelog')['corrected']}"
-    assert "change_object (object=? AND rowid>?)" in str(
-        list(connection.execute(plan, {"object": "Widget__c", "since": 1}))
-    )
+    assert_by_blocks(tmp_path, "corrected", {"object": "Widget__c", "since": 1})
+
+
+def assert_by_blocks(folder: Path, query: str, bindings: Mapping[str, Any]) -> None:
+    """Nothing is gone through but the blocks in which the object has changes, and nothing is sorted."""
+    connection = apsw.Connection(str(folder / "replica.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {load('changelog')[query]}", bindings)]
     connection.close()
+    assert [step for step in plan if "DISTINCT" not in step] == [
+        "SEARCH change_block USING PRIMARY KEY (object=? AND block>?)",
+        "SEARCH change USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+    ]
+
+
+def test_an_objects_changes_are_found_among_those_of_others(session: Session, tmp_path: Path) -> None:
+    """From any version on, over the borders of blocks, and after the log was trimmed."""
+    day_old = NOW_MS - DAY_MS
+    names = ["Other__c" if version % 50 else "Widget__c" for version in range(1, 501)]
+    young = BLOCK * 3 + 5
+    given = [change(object=n, applied_ms=NOW_MS if v >= young else day_old) for v, n in enumerate(names, 1)]
+    session.run(lambda unit: [unit.append(given[i : i + 7]) for i in range(0, 500, 7)])
+    wanted = list(range(50, 501, 50))
+
+    def told(since: int, limit: int = 100) -> list[int | None]:
+        return [c.version for c in session.run(lambda unit: unit.changes(since, limit, "Widget__c"))]
+
+    for since in (0, 49, 50, 51, BLOCK - 1, BLOCK, BLOCK + 1, 499, 500, 9999):
+        assert told(since) == [version for version in wanted if version > since]
+    assert told(60, 2) == [100, 150]
+    assert_by_blocks(tmp_path, "since_of_object", {"object": "Widget__c", "since": 60, "limit": 2})
+    session.run(lambda unit: unit.mark_published(500, NOW_MS))
+    assert session.run(lambda unit: unit.trim(NOW_MS, DAY_MS, DAY_MS // 2, 1000)) == young - 1
+    assert told(0) == [version for version in wanted if version >= young]
+    blocks = apsw.Connection(str(tmp_path / "replica.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    assert blocks.execute("SELECT min(block) FROM change_block").get == young // BLOCK
+    blocks.close()
 
 
 def test_the_public_columns_read_as_the_contract_says(session: Session, tmp_path: Path) -> None:

@@ -1,8 +1,14 @@
 -- name: last_version
-SELECT value FROM meta WHERE name = 'last_version';
+SELECT max(value, (SELECT coalesce(max(version), 0) FROM change)) FROM meta WHERE name = 'trimmed_version';
 
--- name: set_last_version
-UPDATE meta SET value = ? WHERE name = 'last_version';
+-- name: set_trimmed_version
+UPDATE meta SET value = ? WHERE name = 'trimmed_version';
+
+-- name: add_block
+INSERT OR IGNORE INTO change_block (object, block) VALUES (?, ?);
+
+-- name: forget_blocks
+DELETE FROM change_block WHERE block < ?;
 
 -- name: add
 INSERT INTO change (
@@ -27,8 +33,12 @@ SELECT changed, before FROM change WHERE id = :id AND object = :object AND versi
 
 -- name: corrected
 -- An event tells its commit, a read does not, whoever made the change.
-SELECT count(DISTINCT id) FROM change
-WHERE object = :object AND version > :since AND committed_at IS NULL AND origin <> 'backfill';
+SELECT count(DISTINCT change.id)
+FROM change_block CROSS JOIN change
+    ON change.version BETWEEN 64 * change_block.block AND 64 * change_block.block + 63
+WHERE change_block.object = :object AND change_block.block >= (:since + 1) / 64
+    AND change.object = :object AND change.version > :since
+    AND change.committed_at IS NULL AND change.origin <> 'backfill';
 
 -- name: version_at
 -- Whole seconds: that is all `LastModifiedDate` tells, and the commit comes after it.
@@ -41,9 +51,13 @@ SELECT version, object, id, operation, changed, before, after, record, origin, c
 FROM change WHERE version > :since ORDER BY version LIMIT :limit;
 
 -- name: since_of_object
-SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
+SELECT version, change.object, id, operation, changed, before, after, record, origin, command_id,
     committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
-FROM change WHERE object = :object AND version > :since ORDER BY version LIMIT :limit;
+FROM change_block CROSS JOIN change
+    ON change.version BETWEEN 64 * change_block.block AND 64 * change_block.block + 63
+WHERE change_block.object = :object AND change_block.block >= (:since + 1) / 64
+    AND change.object = :object AND change.version > :since
+ORDER BY change_block.block, change.version LIMIT :limit;
 
 -- name: since_of_record
 SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
@@ -63,5 +77,9 @@ FROM change ORDER BY version DESC LIMIT :limit;
 -- name: applied_at
 SELECT applied_at FROM change WHERE version = ?;
 
+-- name: trim
+DELETE FROM change WHERE version <= ?;
+
 -- name: forget_all
 DELETE FROM change;
+DELETE FROM change_block;

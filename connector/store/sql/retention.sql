@@ -1,9 +1,6 @@
 -- name: oldest_published
 SELECT version, applied_at FROM change WHERE version <= :published ORDER BY version LIMIT :limit;
 
--- name: trim_changes
-DELETE FROM change WHERE version <= ?;
-
 -- name: trim_commands
 DELETE FROM command WHERE seq IN (
     SELECT seq FROM command WHERE completed_at IS NOT NULL AND completed_at < :before LIMIT :limit

@@ -19,8 +19,15 @@ CREATE TABLE change (
     applied_at TEXT NOT NULL,
     published_at TEXT
 ) STRICT;
-CREATE INDEX change_object ON change (object);
 CREATE INDEX change_id ON change (id);
+
+-- Which objects have changes in the 64 versions from 64 * `block` on; an index of `change` by object would be one page
+-- more to write with each change.
+CREATE TABLE change_block (
+    object TEXT NOT NULL,
+    block INTEGER NOT NULL,
+    PRIMARY KEY (object, block)
+) STRICT, WITHOUT ROWID;
 
 -- Every other message that must reach the mesh; due once the changes up to `after_version` are published.
 CREATE TABLE outbox (
@@ -165,9 +172,9 @@ CREATE TABLE object (
     search_row INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
--- `last_version`: the newest version ever given out; it stays when the change log is trimmed.
+-- `trimmed_version`: the newest version when the change log was last trimmed; the next one is above it and above the log.
 CREATE TABLE meta (
     name TEXT PRIMARY KEY NOT NULL,
     value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO meta (name, value) VALUES ('last_version', 0);
+INSERT INTO meta (name, value) VALUES ('trimmed_version', 0);
