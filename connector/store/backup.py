@@ -199,7 +199,6 @@ def _leap(path: Path, seen: int) -> None:
                     f"UPDATE {name} SET _version = _version + :shift WHERE _version > :published",  # noqa: S608
                     bindings,
                 )
-            connection.execute(_LOG["set_trimmed_version"], (last + base - published,))
             at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
             connection.execute(_POSITIONS["set"], ("published", str(base), at))
 

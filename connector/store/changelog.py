@@ -23,7 +23,7 @@ class ChangeLog(Positions):
     def append(self, changes: Sequence[Change]) -> int:
         """Number the changes in order, write them, and return the version of the last one.
 
-        What the log holds is the counter, with the version that it was last trimmed at: none is given out twice.
+        The log itself is the counter, with the watermark where it was trimmed: no version is given out twice.
         """
         first = self.last_version() + 1
         if not changes:
@@ -36,7 +36,6 @@ class ChangeLog(Positions):
     def restart_log(self, version: int, at_ms: int) -> None:
         """Forget every change; the next one is `version` + 1. For a copy of another replica's log."""
         self._db.execute(_SQL["forget_all"])
-        self._db.execute(_SQL["set_trimmed_version"], (version,))
         self.set_cursor("published", str(version), at_ms)
 
     def last_version(self) -> int:
@@ -135,8 +134,7 @@ class ChangeLog(Positions):
         return before
 
     def trim_log(self, version: int) -> int:
-        """Forget the changes up to a version; returns how many there were."""
-        self._db.execute(_SQL["set_trimmed_version"], (self.last_version(),))
+        """Forget the changes up to a version, which must be published; returns how many there were."""
         self._db.execute(_SQL["forget_blocks"], ((version + 1) // BLOCK,))
         self._db.execute(_SQL["trim"], (version,))
         return self._db.changes()

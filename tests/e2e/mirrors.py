@@ -14,7 +14,10 @@ from tests.e2e.waiting import until
 # When the mirror took it, and, of a change that it asked for, when the org committed it.
 _OWN_TIMES = frozenset({"_synced_at", "_modstamp"})
 _LIVE = "SELECT * FROM {}_live ORDER BY Id"
-_VERSION = "SELECT max(value, (SELECT coalesce(max(version), 0) FROM change)) FROM meta WHERE name = 'trimmed_version'"
+_VERSION = """
+SELECT max((SELECT coalesce(max(version), 0) FROM change), (SELECT CAST(value AS INTEGER) FROM cursor
+WHERE name = 'published'))
+"""
 _LOG = (
     "SELECT version, object, id, operation, changed, before, after, record, origin, command_id, committed_at, "
     "commit_number, commit_user, commit_transaction, commit_sequence FROM change WHERE version > ? ORDER BY version"

@@ -262,8 +262,7 @@ def migrated(path: Path) -> None:
 def test_going_back_over_a_migration_gives_no_version_out_twice(path: Path, tmp_path: Path) -> None:
     """The older release refuses the newer file and says what to do; the upgrade's backup goes on behind both."""
     with Session(path) as session:
-        session.run(lambda unit: unit._db.execute("UPDATE meta SET value = 999999 WHERE name = 'last_version'"))  # type: ignore[attr-defined]  # a store's own
-        session.run(lambda unit: unit.mark_published(999_999, NOW_MS))
+        session.run(lambda unit: unit.restart_log(999_999, NOW_MS))
     made = copies.backup(path, tmp_path / "copies", now_ms=NOW_MS)
     with Session(path) as session:
         session.run(lambda unit: unit.append([change()] * 5))

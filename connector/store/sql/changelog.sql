@@ -1,8 +1,9 @@
 -- name: last_version
-SELECT max(value, (SELECT coalesce(max(version), 0) FROM change)) FROM meta WHERE name = 'trimmed_version';
-
--- name: set_trimmed_version
-UPDATE meta SET value = ? WHERE name = 'trimmed_version';
+-- What has been trimmed was published.
+SELECT max(
+    coalesce((SELECT max(version) FROM change), 0),
+    coalesce((SELECT CAST(value AS INTEGER) FROM cursor WHERE name = 'published'), 0)
+);
 
 -- name: add_block
 INSERT OR IGNORE INTO change_block (object, block) VALUES (?, ?);

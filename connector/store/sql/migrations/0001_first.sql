@@ -171,10 +171,3 @@ CREATE TABLE object (
     search TEXT NOT NULL DEFAULT 'none' CHECK (search IN ('none', 'filling', 'ready')),
     search_row INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
-
--- `trimmed_version`: the newest version when the change log was last trimmed; the next one is above it and above the log.
-CREATE TABLE meta (
-    name TEXT PRIMARY KEY NOT NULL,
-    value INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-INSERT INTO meta (name, value) VALUES ('trimmed_version', 0);
