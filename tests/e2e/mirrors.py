@@ -14,10 +14,10 @@ from tests.e2e.waiting import until
 # When the mirror took it, and, of a change that it asked for, when the org committed it.
 _OWN_TIMES = frozenset({"_synced_at", "_modstamp"})
 _LIVE = "SELECT * FROM {}_live ORDER BY Id"
-_VERSION = """
-SELECT max((SELECT coalesce(max(version), 0) FROM change), (SELECT CAST(value AS INTEGER) FROM cursor
-WHERE name = 'published'))
-"""
+_VERSION = (
+    "SELECT max(coalesce((SELECT max(version) FROM change), 0), "
+    "coalesce((SELECT CAST(value AS INTEGER) FROM cursor WHERE name = 'published'), 0))"
+)
 _LOG = (
     "SELECT version, object, id, operation, changed, before, after, record, origin, command_id, committed_at, "
     "commit_number, commit_user, commit_transaction, commit_sequence FROM change WHERE version > ? ORDER BY version"
