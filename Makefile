@@ -48,7 +48,7 @@ types: setup
 	$(BIN)/mypy
 
 .PHONY: test-clients
-test-clients: setup ## pandas, Datasette and a Jupyter notebook on the replica of a daemon at work
+test-clients: setup ## The programs of docs/clients, AsyncAPI's parser; pandas, Datasette, Jupyter on a replica at work
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[clients]'
 	$(BIN)/pytest -q tests/clients
 
@@ -94,7 +94,7 @@ wear: setup ## Bytes written to disk by 100,000 changes, and the memory it takes
 	$(BIN)/python -m tests.bench.wear
 
 schemas: setup ## Write schemas/ anew from the models
-	$(BIN)/python -m connector.schemas schemas
+	$(BIN)/python -m connector.schemas schemas connector/devorg/objects/describe
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

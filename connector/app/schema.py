@@ -1,11 +1,12 @@
-"""The JSON Schemas of messages and objects, as the control message and the command `schema` answer them."""
+"""The contract of this installation, as the control message and the command `schema` answer it."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from connector.inbound.catalog import stored_spec
+from connector.mesh.topics import Topics
 from connector.model.objects import ObjectSpec
-from connector.schemas import object_schema, schemas
+from connector.schemas import asyncapi, object_schema, schemas
 from connector.settings import Settings
 from connector.store import ReadOnlyReplica
 
@@ -13,6 +14,12 @@ from connector.store import ReadOnlyReplica
 def schema_document(specs: Mapping[str, ObjectSpec]) -> Mapping[str, Any]:
     """Messages and objects, each by name."""
     return {"messages": schemas(), "objects": {name: object_schema(spec) for name, spec in specs.items()}}
+
+
+def asyncapi_document(settings: Settings, specs: Mapping[str, ObjectSpec]) -> Mapping[str, Any]:
+    """Every topic and message, as AsyncAPI, with the names that the settings give."""
+    topics = Topics(root=settings.mqtt.root, org_code=settings.node.org_code, target=settings.signals.target)
+    return asyncapi(topics, specs)
 
 
 def stored_specs(settings: Settings) -> Mapping[str, ObjectSpec]:

@@ -1,10 +1,10 @@
-"""`salesforce-sync schema`: JSON Schemas of the messages and of each object's records."""
+"""`salesforce-sync schema`: JSON Schemas of the messages and of each object's records, and the AsyncAPI document."""
 
 import sys
 
 import click
 
-from connector.app.schema import schema_document, stored_specs
+from connector.app.schema import asyncapi_document, schema_document, stored_specs
 from connector.cli.outcome import WRONG_USAGE
 from connector.cli.project import open_settings
 from connector.cli.read import print_json
@@ -17,10 +17,12 @@ from connector.errors import StoreUnusable
 def schema(settings_path: str | None, name: str | None) -> None:
     """Print the JSON Schema of a message or an object, or all of them.
 
-    Objects are known once they have been loaded.
+    `asyncapi` prints every topic and message as one AsyncAPI document, in JSON. Objects are known once they have been
+    loaded.
     """
+    settings = open_settings(settings_path)
     try:
-        specs = stored_specs(open_settings(settings_path))
+        specs = stored_specs(settings)
     except StoreUnusable as error:
         click.echo(f"salesforce-sync: {error}", err=True)
         specs = {}
@@ -28,7 +30,7 @@ def schema(settings_path: str | None, name: str | None) -> None:
     if name is None:
         print_json(document)
         return
-    known = {**document["messages"], **document["objects"]}
+    known = {**document["messages"], "asyncapi": asyncapi_document(settings, specs), **document["objects"]}
     found = next((schema for key, schema in known.items() if key.lower() == name.lower()), None)
     if found is None:
         click.echo(f"salesforce-sync: no message or object {name}; there are: {', '.join(known)}", err=True)

@@ -95,7 +95,7 @@ class RemoteSource:
         """See `Source`; returns when the daemon has the command on disk."""
         command_id = str(data.get("command_id") or uuid.uuid4())
         known = self._results.get(command_id)
-        topic = f"{self._topics.root}/command/{object_name}/{operation}"
+        topic = self._topics.command(object_name, operation)
         self._publish(topic, {**data, "command_id": command_id, "reply_to": self._inbox})
         result = self._until(lambda: self._fresh(command_id, known), REPLY_TIMEOUT_S)
         if result is None:

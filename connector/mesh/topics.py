@@ -8,12 +8,12 @@ from connector.model.ids import RecordId
 
 SIGNAL_ROOT = "blackroad/signals"
 MAX_REPLY_ADDRESS_CHARS = 1024
+COMMAND_OPERATIONS = ("create", "update", "upsert", "delete")
+QUERY_VERBS = ("get", "list", "search", "count", "changes", "describe")
 
 _OBJECT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,79}", re.ASCII)
 _VERB = re.compile(r"[a-z_]{1,32}", re.ASCII)
 _COMMAND_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
-_COMMAND_OPERATIONS = frozenset({"create", "update", "upsert", "delete"})
-_QUERY_VERBS = frozenset({"get", "list", "search", "count", "changes", "describe"})
 # MQTT allows these in a topic name, but brokers may drop the connection for them: MQTT 5 section 1.5.4.
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
@@ -76,8 +76,16 @@ class Topics:
         """The filter of all changes."""
         return f"{self.root}/change/#"
 
+    def command(self, object_name: str, operation: str) -> str:
+        """A command."""
+        return f"{self.root}/command/{object_name}/{operation}"
+
+    def control(self, verb: str) -> str:
+        """A control message."""
+        return f"{self.root}/control/{verb}"
+
     def query(self, object_name: str, verb: str) -> str:
-        """A query, as a mirror asks it."""
+        """A query."""
         return f"{self.root}/query/{object_name}/{verb}"
 
     def inbox(self, client_id: str) -> str:
@@ -131,9 +139,9 @@ class Topics:
         if not topic.startswith(self.root + "/"):
             return None
         match topic[len(self.root) + 1 :].split("/"):
-            case ["command", name, operation] if _OBJECT.fullmatch(name) and operation in _COMMAND_OPERATIONS:
+            case ["command", name, operation] if _OBJECT.fullmatch(name) and operation in COMMAND_OPERATIONS:
                 return Incoming("command", name, operation)
-            case ["query", name, verb] if verb in _QUERY_VERBS and _queried(name, verb):
+            case ["query", name, verb] if verb in QUERY_VERBS and _queried(name, verb):
                 return Incoming("query", name, verb)
             case ["control", verb] if _VERB.fullmatch(verb):
                 return Incoming("control", "", verb)

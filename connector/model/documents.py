@@ -12,10 +12,20 @@ Id18 = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{18}$")]
 Fields = dict[str, Any]
 
 
-class Document(BaseModel):
-    """A JSON object with exactly these members."""
+def told(member: str) -> dict[str, Any]:
+    """For JSON Schema: the member is there and not null."""
+    return {"required": [member], "properties": {member: {"not": {"type": "null"}}}}
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+def _open(schema: dict[str, Any]) -> None:
+    """What is published may get more members within a version: who reads it ignores those that it does not know."""
+    schema.pop("additionalProperties", None)
+
+
+class Document(BaseModel):
+    """A JSON object with exactly these members in this release."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra=_open)
 
 
 class CommitDocument(Document):
@@ -56,6 +66,14 @@ class ChangeEventDocument(Document):
     datacontenttype: Literal["application/json"]
     dataschema: Literal["urn:blackroad:salesforce:change:1"]
     data: ChangeDocument
+
+
+class RecordDocument(Document):
+    """A record as it stands now: `Id` and every synced field."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id_: Id18 = Field(alias="Id")
 
 
 class StatusDocument(Document):

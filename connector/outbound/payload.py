@@ -7,6 +7,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from connector.errors import CommandRejected
+from connector.model.documents import told
 from connector.model.times import to_ms
 
 COMMAND_ID = r"^[A-Za-z0-9._:-]{1,128}$"
@@ -25,10 +26,12 @@ class ExternalId(BaseModel):
 class Base(BaseModel):
     """The state that the sender had seen: either `version` or `last_modified`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, json_schema_extra={"oneOf": [told("version"), told("last_modified")]}
+    )
 
-    version: int | None = Field(None, ge=0)
-    last_modified: str | None = None
+    version: int | None = Field(None, ge=0, description="Of a change, or of a record in a reply.")
+    last_modified: str | None = Field(None, description="The record's LastModifiedDate: ISO 8601 with an offset or Z.")
 
     @field_validator("last_modified")
     @classmethod
@@ -61,7 +64,7 @@ class CommandPayload(BaseModel):
     external_id: ExternalId | None = None
     base: Base | None = None
     on_conflict: Literal["reject", "merge", "overwrite"] | None = None
-    expires_at: str | None = None
+    expires_at: str | None = Field(None, description="Given up on after it: ISO 8601 with an offset or Z.")
     sender: str | None = Field(None, max_length=128)
     reply_to: str | None = Field(None, max_length=1024)
     correlation: str | None = Field(None, max_length=1024)

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import orjson
 import structlog
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from connector.errors import PoisonError, TransientError
 from connector.model.message import Delivery, Message
+from connector.serve.control_payload import CONTROLS, CommandRequest, SyncRequest, VerifyRequest
 from connector.serve.request import Asker, Refused, ReplyRules, Request, asker_of, invalid, parsed
 
 log = structlog.get_logger()
@@ -67,30 +68,6 @@ class Actions:
     command: Callable[[str], Awaitable[Mapping[str, Any] | None]]
     verify: Callable[[Verification], Awaitable[Mapping[str, Any]]] | None = None
     schema: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
-
-
-class _ObjectsRequest(Request):
-    objects: list[str] | None = Field(None, min_length=1, max_length=1000)
-
-
-class _VerifyRequest(_ObjectsRequest):
-    repair: bool = True
-    allow_deletions: list[str] = Field(default_factory=list, max_length=1000)
-
-
-class _CommandRequest(Request):
-    command_id: str = Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")
-
-
-_REQUESTS: Mapping[str, type[Request]] = {
-    "sync": _ObjectsRequest,
-    "verify": _VerifyRequest,
-    "pause": Request,
-    "resume": Request,
-    "status": Request,
-    "command": _CommandRequest,
-    "schema": Request,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +151,7 @@ class Control:
                 await self._actions.resume()
             case "status":
                 return await self._actions.status()
-            case "command" if isinstance(request, _CommandRequest):
+            case "command" if isinstance(request, CommandRequest):
                 result = await self._actions.command(request.command_id)
                 if result is None:
                     raise Refused("unknown_command", f"no command {request.command_id} is stored")
@@ -196,8 +173,8 @@ class Control:
         await self._jobs.put(_Job(asker.verb, work, asker))
 
     def _long_work(self, request: Request) -> Callable[[], Awaitable[Mapping[str, Any]]] | None:
-        objects = request.objects if isinstance(request, _ObjectsRequest) else None
-        if not isinstance(request, _VerifyRequest):
+        objects = request.objects if isinstance(request, SyncRequest) else None
+        if not isinstance(request, VerifyRequest):
             self._check(objects or ())
             return partial(self._actions.sync, objects)
         self._check((*(objects or ()), *request.allow_deletions))
@@ -230,9 +207,9 @@ class Control:
 
 
 def _validated(verb: str, fields: Mapping[str, Any], problem: str | None) -> Request:
-    model = _REQUESTS.get(verb)
+    model = CONTROLS.get(verb)
     if model is None:
-        raise Refused("unknown_verb", f"no such verb; there are {', '.join(_REQUESTS)}")
+        raise Refused("unknown_verb", f"no such verb; there are {', '.join(CONTROLS)}")
     if problem is not None:
         raise Refused("invalid_request", problem)
     try:

@@ -124,6 +124,8 @@ async def test_schemas_are_of_messages_and_of_loaded_objects(place: Place) -> No
     assert sorted(told["objects"]) == ["Account", "Contact", "Lead", "Opportunity"]
     assert (await place.run("schema", "contact")).json == told["objects"]["Contact"]
     assert (await place.run("schema", "command")).json == told["messages"]["command"]
+    topics = (await place.run("schema", "asyncapi")).json["channels"]
+    assert topics["change"]["parameters"]["Object"]["enum"] == list(told["objects"])
     assert (await place.run("schema", "nope")).code == 2
 
 

@@ -22,7 +22,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "ports": frozenset({"model", "errors"}),
     "settings": frozenset({"model", "errors"}),
     "logs": frozenset(),
-    "schemas": frozenset({"model", "outbound", "serve"}),
+    "schemas": frozenset({"model", "mesh", "outbound", "serve", "settings"}),
     **dict.fromkeys(DOORS, NOUNS | {"settings"}),
     "salesforce": NOUNS | {"settings", "eventbus"},
     # What Salesforce publishes, as generated; no code of ours.
@@ -56,6 +56,7 @@ IMPORTERS: Mapping[str, frozenset[str]] = {
     "grpc": frozenset({"salesforce", "devorg", "eventbus"}),
     "fastavro": frozenset({"salesforce", "devorg"}),
     "google": frozenset({"eventbus"}),
+    "yaml": frozenset({"connector.schemas.__main__"}),
     "prometheus_client": frozenset({"metrics"}),
     # Two SQLite libraries in one process undo each other's file locks: whoever opens the replica uses apsw.
     "sqlite3": frozenset({"devorg", "demo"}),

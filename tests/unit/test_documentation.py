@@ -21,7 +21,7 @@ from connector.mesh.topics import Incoming, Topics
 from connector.model.ids import RecordId
 from connector.outbound.payload import CommandPayload
 from connector.schemas import schemas
-from connector.serve import control
+from connector.serve.control_payload import CONTROLS
 from connector.settings import Secrets, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +134,7 @@ def test_the_operations_and_verbs_of_a_topic_are_those_that_are_served() -> None
     commands = table["`{root}/command/{Object}/{operation}`"]
     assert commands == {"create", "update", "upsert", "delete"}
     assert all(topics.parse(f"{topics.root}/command/Contact/{operation}") for operation in commands)
-    assert table["`{root}/control/{verb}`"] == control._REQUESTS.keys()
+    assert table["`{root}/control/{verb}`"] == CONTROLS.keys()
 
 
 def test_the_command_that_is_shown_is_a_valid_one() -> None:

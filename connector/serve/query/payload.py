@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from connector.model.documents import told
 from connector.model.query import EVERYTHING, Where
 from connector.model.where import parse_where
 from connector.serve.request import Refused, Request, invalid
@@ -56,6 +57,8 @@ class ListQuery(_Paged):
 class SearchQuery(_Filtered, _Paged):
     """`search`: records by text, by a condition, or by both."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [told("text"), told("where")]})
+
     text: str | None = Field(None, min_length=1, max_length=1000)
 
     @model_validator(mode="after")
@@ -73,6 +76,8 @@ class CountQuery(_Filtered):
 
 class ChangesQuery(Request):
     """`changes`: what the change log holds behind a version."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [told("since"), told("id")]})
 
     since: int | None = Field(
         None, ge=0, le=_MAX_VERSION, description="Version of the last change that the asker has; needed without `id`."
