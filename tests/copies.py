@@ -167,12 +167,19 @@ class Copy:
 
 
 def change_source(
-    org: DevOrg, session: Session, transport: str, channel: str, limits: CometdLimits, clock_ms: Callable[[], int]
+    org: DevOrg,
+    session: Session,
+    transport: str,
+    channel: str,
+    limits: CometdLimits | PubSubLimits | None,
+    clock_ms: Callable[[], int],
 ) -> CometdSource | PubSubSource:
-    """The stream over one of the two transports; `limits` are of CometD."""
+    """The stream over one of the two transports, with limits of its own kind or the usual ones."""
     if transport == "cometd":
-        return CometdSource(session, channel=channel, api_version=VERSION, now_ms=clock_ms, limits=limits)
-    return PubSubSource(session, url=org.ctx.pubsub_url, channel=channel, now_ms=clock_ms, limits=PUBSUB_LIMITS)
+        given = limits if isinstance(limits, CometdLimits) else LIMITS
+        return CometdSource(session, channel=channel, api_version=VERSION, now_ms=clock_ms, limits=given)
+    over = limits if isinstance(limits, PubSubLimits) else PUBSUB_LIMITS
+    return PubSubSource(session, url=org.ctx.pubsub_url, channel=channel, now_ms=clock_ms, limits=over)
 
 
 @asynccontextmanager
@@ -185,7 +192,7 @@ async def copied(  # what tests vary
     jobs: Sequence[str] = ALL_JOBS,
     wanted: Mapping[str, Sequence[str] | Literal["all"]] | None = None,
     channel: str = CHANNEL,
-    limits: CometdLimits = LIMITS,
+    limits: CometdLimits | PubSubLimits | None = None,
     clock_ms: Callable[[], int] = now_ms,
     bulk_threshold: int = 20,
     replay_all: bool = False,

@@ -82,7 +82,7 @@ REACTIONS: Mapping[str, Reaction] = {
 _STATUS = grpc.StatusCode
 _BY_STATUS: Mapping[grpc.StatusCode, Reaction] = {
     _STATUS.UNAUTHENTICATED: TokenRefused,
-    _STATUS.UNAVAILABLE: OrgUnavailable,
+    _STATUS.UNAVAILABLE: LinkDown,  # gRPC's own word for a connection that broke, or cannot be made
     _STATUS.RESOURCE_EXHAUSTED: _slower,
     _STATUS.PERMISSION_DENIED: _forbidden,
     _STATUS.NOT_FOUND: _not_found,

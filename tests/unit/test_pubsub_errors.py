@@ -63,7 +63,7 @@ def test_the_code_decides(code: str, expected: type[ConnectorError], status: grp
     ("status", "expected"),
     [
         (grpc.StatusCode.UNAUTHENTICATED, TokenRefused),
-        (grpc.StatusCode.UNAVAILABLE, OrgUnavailable),
+        (grpc.StatusCode.UNAVAILABLE, LinkDown),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, OrgThrottled),
         (grpc.StatusCode.PERMISSION_DENIED, StreamRefused),
         (grpc.StatusCode.NOT_FOUND, StreamRefused),
