@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 import pytest
@@ -123,6 +123,54 @@ async def test_a_replica_that_is_behind_holds_the_stream_back(org: DevOrg, tmp_p
         assert delivered == 100 if transport == "pubsub" else delivered <= 400
         await made.until_value("Contact", contact, "Phone", "399")
         assert len([c for c in await made.changes(contact) if c.origin is Origin.STREAM]) == 401
+
+
+@ON_BOTH
+async def test_enriched_fields_are_no_changes(org: DevOrg, tmp_path: Path, transport: str) -> None:
+    """A channel of the org's own tells some fields with every event: what was edited is told, and nothing else.
+
+    Some of the enriched ones are empty, parts of a compound, or edited themselves.
+    """
+    enriched = ["LastName", "Email", "MailingAddress", "Birthdate"]
+    org.ctx.bus.define_channel("Sales__chn", ["Contact", "Lead"], {"Contact": enriched})
+    async with copied(org, tmp_path / "r.db", wanted=CONTACTS, channel="/data/Sales__chn", transport=transport) as made:
+        first, second, _ = await made.ids("Contact")
+        edits = [{"Phone": "1"}, {"Phone": None}, {"Email": "b@example.com"}, {"Email": None}, {"MailingCity": None}]
+        for number, edit in enumerate(edits, start=1):
+            made.update("Contact", first, edit)
+            told = (await made.until_changes(first, number))[-1]
+            assert set(told.changed) - {"LastModifiedDate"} == set(edit)
+            assert {name: (told.after or {})[name] for name in edit} == edit
+        made.update("Contact", [first, second], {"Phone": "2"})
+        made.write(lambda t: t.delete("Contact", second))
+        assert [c.operation for c in await made.until_changes(second, 2)] == [Operation.UPDATE, Operation.DELETE]
+        await made.settled(but=NOT_STREAMED)
+        assert {c.origin for c in await made.changes()} == {Origin.STREAM}
+        assert made.inbound.stream_state.quarantined == 0
+
+
+@ON_BOTH
+async def test_fields_that_come_and_go(org: DevOrg, tmp_path: Path, transport: str) -> None:
+    """Each event is read by the fields of its time, live or from the position where the replica stopped."""
+    region = {"name": "Region__c", "type": "string", "length": 40}
+    wanted: Mapping[str, Literal["all"]] = {"Contact": "all"}
+    async with copied(org, tmp_path / "r.db", wanted=wanted, transport=transport) as made:
+        first, *_ = await made.ids("Contact")
+        org.ctx.schema.add_field("Contact", region)
+        made.update("Contact", first, {"Phone": "1", "Region__c": "North"})
+        await made.until_value("Contact", first, "Region__c", "North")
+        assert await made.value("Contact", first, "Phone") == "1"
+    made.update("Contact", first, {"Phone": "2", "Region__c": "South"})
+    org.ctx.schema.add_field("Contact", {**region, "name": "Area__c"})
+    made.update("Contact", first, {"Phone": "3", "Area__c": "A"})
+    org.ctx.schema.remove_field("Contact", "Region__c")
+    made.update("Contact", first, {"Phone": "4", "Area__c": None})
+    async with copied(org, tmp_path / "r.db", wanted=wanted, transport=transport) as made:
+        await made.until_value("Contact", first, "Phone", "4")
+        assert await made.value("Contact", first, "Area__c") is None
+        await until(lambda: made.inbound.stream_state.events == 3)
+        assert made.inbound.stream_state.quarantined == 0
+        await made.settled(but=NOT_STREAMED)
 
 
 async def _in_order(made: Copy, transaction_of: str) -> list[Change]:
