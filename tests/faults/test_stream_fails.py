@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.copies import TRANSPORTS
 from tests.e2e.load import People
 from tests.e2e.making import MakeStack
 from tests.e2e.stack import OBJECTS, Settings, Stack
@@ -14,12 +15,27 @@ from tests.e2e.watcher import ROOT
 
 FAST_POLLS: Settings = {"objects": {name: {"poll_interval": "1s"} for name in OBJECTS}}
 AWAY_S = 73 * 3600
+UNAUTHENTICATED = "401::Authentication invalid"
+
+
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> str:
+    """What the stream comes over."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def polled(make_shared: MakeStack) -> Stack:
+def stack(make_shared: MakeStack, transport: str) -> Stack:
+    """A seeded org, and the daemon at work on it."""
+    made = make_shared({"salesforce": {"stream": transport}})
+    made.start()
+    return made
+
+
+@pytest.fixture(scope="module")
+def polled(make_shared: MakeStack, transport: str) -> Stack:
     """A stack whose poller comes round every second."""
-    made = make_shared(FAST_POLLS)
+    made = make_shared({**FAST_POLLS, "salesforce": {"stream": transport}})
     made.start()
     return made
 
@@ -34,6 +50,15 @@ def faultless(request: pytest.FixtureRequest) -> Iterator[None]:
             shared.org.no_faults()
 
 
+def end_session(stack: Stack, transport: str) -> None:
+    """Without an error, so that what was ordered meets the next one."""
+    if transport == "cometd":
+        stack.org.call("POST", "/connections/drop", {"path": "/cometd/"})
+    else:
+        stack.org.fault("pubsub:fetch", close=True)
+
+
+@pytest.mark.parametrize("transport", ["cometd"], indirect=True)
 @pytest.mark.parametrize(
     "effect",
     [
@@ -44,17 +69,41 @@ def faultless(request: pytest.FixtureRequest) -> Iterator[None]:
         {"kind": "cometd:connect", "unknown_client": True},
         {"kind": "cometd:connect", "unknown_client": True, "reconnect": "none"},
         {"kind": "cometd:connect", "disconnect": True},
-        {"kind": "cometd:connect", "error": "401::Authentication invalid"},
-        {"kind": "cometd:handshake", "error": "403::Handshake denied", "failure_reason": "401::Authentication invalid"},
+        {"kind": "cometd:connect", "error": UNAUTHENTICATED},
+        {"kind": "cometd:handshake", "error": "403::Handshake denied", "failure_reason": UNAUTHENTICATED},
     ],
     ids=lambda effect: "-".join(map(str, effect.values())),
 )
-def test_the_session_ends(stack: Stack, effect: dict[str, Any]) -> None:
+def test_the_session_ends(stack: Stack, transport: str, effect: dict[str, Any]) -> None:
     """Each way in which a session ends is followed by a new one at the stored position; nothing falls between."""
+    ends_and_goes_on(stack, transport, effect)
+
+
+@pytest.mark.parametrize("transport", ["pubsub"], indirect=True)
+@pytest.mark.parametrize(
+    "effect",
+    [
+        {"kind": "pubsub:fetch", "close": True},
+        {"kind": "pubsub:fetch", "code": "subscription.internal.error"},
+        {"kind": "pubsub:fetch", "code": "service.auth.error"},
+        {"kind": "pubsub:fetch", "code": "service.unavailable"},
+        {"kind": "pubsub:deliver", "drop_response": True},
+        {"kind": "pubsub:topic", "code": "service.auth.error"},
+        {"kind": "pubsub:subscribe", "close": True},
+    ],
+    ids=lambda effect: "-".join(map(str, effect.values())),
+)
+def test_the_subscription_ends(stack: Stack, transport: str, effect: dict[str, Any]) -> None:
+    """The same of the Pub/Sub API."""
+    ends_and_goes_on(stack, transport, effect)
+
+
+def ends_and_goes_on(stack: Stack, transport: str, effect: dict[str, Any]) -> None:
+    """A fault that ends the session, and edits that all come by the next one."""
     contact = stack.org.create("Contact", LastName="Session")
     stack.until_change(contact)
     stack.org.fault(**effect)
-    stack.org.call("POST", "/connections/drop", {"path": "/cometd/"})
+    end_session(stack, transport)
     for number in range(3):
         stack.org.update("Contact", contact, Phone=str(number))
     stack.until_change(contact, "update", count=3)
@@ -62,25 +111,34 @@ def test_the_session_ends(stack: Stack, effect: dict[str, Any]) -> None:
     stack.settled()
 
 
-def test_sessions_end_under_load(stack: Stack) -> None:
+def test_sessions_end_under_load(stack: Stack, transport: str) -> None:
     """The same, many times, while people edit."""
+    ends: dict[str, list[dict[str, Any]]] = {
+        "cometd": [{"kind": "cometd:connect", end: True} for end in ("unknown_client", "disconnect", "unknown_client")],
+        "pubsub": [{"kind": "pubsub:deliver", end: True} for end in ("close", "drop_response", "close")],
+    }
     with People(stack.told["url"], 31, pause_s=0.02):
-        for kind in ("unknown_client", "disconnect", "unknown_client"):
-            stack.org.fault("cometd:connect", **{kind: True})
+        for end in ends[transport]:
+            stack.org.fault(**end)
             time.sleep(0.4)
     stack.settled()
 
 
-def test_a_busy_streaming_server(make_stack: MakeStack) -> None:
-    """503 behind a 401: the token is kept, the stream waits minutes, and the poller stands in meanwhile."""
-    stack = make_stack(FAST_POLLS)
+BUSY: dict[str, dict[str, Any]] = {
+    "cometd": {"kind": "cometd:connect", "error": UNAUTHENTICATED, "failure_reason": "503::Server is too busy."},
+    "pubsub": {"kind": "pubsub", "code": "service.protection.triggered"},  # RESOURCE_EXHAUSTED
+}
+
+
+def test_a_busy_streaming_server(make_stack: MakeStack, transport: str) -> None:
+    """503 behind a 401, or its like: the token is kept, the stream waits minutes, the poller stands in meanwhile."""
+    stack = make_stack({**FAST_POLLS, "salesforce": {"stream": transport}})
     stack.start()
     logins = sum(stack.org.usage()["logins"].values())
     contact = stack.org.create("Contact", LastName="Busy")
     stack.until_change(contact)
-    busy = {"error": "401::Authentication invalid", "failure_reason": "503::Server is too busy."}
-    stack.org.fault("cometd:connect", count=None, **busy)
-    stack.org.call("POST", "/connections/drop", {"path": "/cometd/"})
+    stack.org.fault(count=None, **BUSY[transport])
+    end_session(stack, transport)
     stack.daemon.until_logged("stream.down")
     health = stack.health(lambda h: bool(h["stream"]["state"] == "down"))
     assert health["state"] == "degraded"
@@ -130,22 +188,22 @@ def test_a_forgotten_replay_id(stack: Stack, how: str) -> None:
     stack.settled()
 
 
-def test_a_replay_id_refused_while_it_runs(stack: Stack) -> None:
+def test_a_replay_id_refused_while_it_runs(stack: Stack, transport: str) -> None:
     """The resubscription after a broken session is refused: a hole, not a deaf stream."""
     stack.until_change(stack.org.create("Contact", LastName="Before it"))
     since = stack.watcher.mark()
-    stack.org.fault("cometd:subscribe", invalid_replay_id=True)
-    stack.org.call("POST", "/connections/drop", {"path": "/cometd/"})
+    stack.org.fault(f"{transport}:subscribe", invalid_replay_id=True)
+    end_session(stack, transport)
     stack.watcher.until(f"{ROOT}/hole/Contact", lambda m: bool(m.payload) and m.json["state"] == "closed", since=since)
     assert stack.until_change(stack.org.create("Contact", LastName="After it")).json["data"]["origin"] == "stream"
     stack.settled()
 
 
-def test_events_delivered_twice(stack: Stack) -> None:
+def test_events_delivered_twice(stack: Stack, transport: str) -> None:
     """No change, no message, no new version for the second one."""
     contact = stack.org.create("Contact", LastName="Twice")
     stack.until_change(contact)
-    stack.org.fault("cometd:deliver", duplicate=True, count=None)
+    stack.org.fault(f"{transport}:deliver", duplicate=True, count=None)
     for number in range(5):
         stack.org.update("Contact", contact, Phone=str(number))
     stack.org.delete("Contact", contact)
@@ -216,6 +274,22 @@ def test_an_event_that_cannot_be_read(stack: Stack, payload: object) -> None:
     stack.settled()
 
 
+@pytest.mark.parametrize("transport", ["pubsub"], indirect=True)
+def test_an_event_that_is_cut_is_settled(stack: Stack) -> None:
+    """Its header can be read, its body cannot: the record is read instead, and the event counts as settled."""
+    before = stack.replica.value("SELECT count(*) FROM quarantine")
+    contact = stack.org.create("Contact", LastName="Cut")
+    stack.until_change(contact)
+    stack.org.fault("pubsub:deliver", truncate=True)
+    stack.org.update("Contact", contact, Phone="1", Description="x" * 900)
+    assert stack.until_change(contact, "update").json["data"]["after"] == {"Phone": "1"}
+    settled = "SELECT 1 FROM quarantine WHERE settled_at IS NOT NULL AND object = 'Contact'"
+    until(lambda: stack.replica.rows(settled))
+    assert stack.replica.value("SELECT count(*) FROM quarantine") == before + 1
+    stack.settled()
+
+
+@pytest.mark.parametrize("transport", ["cometd"], indirect=True)
 def test_an_event_that_does_not_fit_is_settled(stack: Stack) -> None:
     """Header and record are readable, a value is not: the record is read instead, and the event counts as settled."""
     contact = stack.org.create("Contact", LastName="Misfit")
@@ -269,9 +343,10 @@ def test_a_stalled_stream_is_noticed(polled: Stack) -> None:
     polled.settled()
 
 
-def test_stream_and_poller_together_under_load(make_stack: MakeStack) -> None:
+def test_stream_and_poller_together_under_load(make_stack: MakeStack, transport: str) -> None:
     """Both bring the same edits all the time, many in one second: each is published once, none turns back."""
-    stack = make_stack({"objects": {name: {"poll_interval": "100ms"} for name in OBJECTS}})
+    polls = {name: {"poll_interval": "100ms"} for name in OBJECTS}
+    stack = make_stack({"objects": polls, "salesforce": {"stream": transport}})
     stack.start()
     with People(stack.told["url"], 42, pause_s=0.005):
         time.sleep(2)
@@ -291,9 +366,9 @@ def test_without_a_stream(make_stack: MakeStack) -> None:
     stack.settled()
 
 
-def test_a_refused_channel(make_stack: MakeStack) -> None:
+def test_a_refused_channel(make_stack: MakeStack, transport: str) -> None:
     """No such channel: a person must change something, and health says `failing`; the poller keeps the replica."""
-    stack = make_stack(FAST_POLLS)
+    stack = make_stack({**FAST_POLLS, "salesforce": {"stream": transport}})
     stack.start()
     assert stack.daemon.stop() == 0
     stack.configure({"salesforce": {"channel": "/data/Nonsense__chn"}})

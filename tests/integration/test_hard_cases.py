@@ -135,7 +135,13 @@ async def test_enriched_fields_are_no_changes(org: DevOrg, tmp_path: Path, trans
     org.ctx.bus.define_channel("Sales__chn", ["Contact", "Lead"], {"Contact": enriched})
     async with copied(org, tmp_path / "r.db", wanted=CONTACTS, channel="/data/Sales__chn", transport=transport) as made:
         first, second, _ = await made.ids("Contact")
-        edits = [{"Phone": "1"}, {"Phone": None}, {"Email": "b@example.com"}, {"Email": None}, {"MailingCity": None}]
+        edits: list[dict[str, str | None]] = [
+            {"Phone": "1"},
+            {"Phone": None},
+            {"Email": "b@example.com"},
+            {"Email": None},
+            {"MailingCity": None},
+        ]
         for number, edit in enumerate(edits, start=1):
             made.update("Contact", first, edit)
             told = (await made.until_changes(first, number))[-1]
