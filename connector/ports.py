@@ -230,6 +230,10 @@ class OrgClient(Protocol):
         """The org's clock now, to about a second, whatever ours is set to; None before its first answer."""
         ...
 
+    async def hear_clock(self) -> None:
+        """Have the org tell its clock, unless it has told it before: for one API call."""
+        ...
+
     async def limits(self, purpose: Purpose) -> Mapping[str, Any]:
         """The org's limits resource."""
         ...
@@ -527,6 +531,10 @@ class Unit(Protocol):
 
     def unseen_records(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> frozenset[RecordId]:
         """Those of the records that commands have written since then whose change has not come back."""
+        ...
+
+    def overtaken_by(self, object_name: str, record_id: RecordId, seq: int) -> Sequence[Command]:
+        """Later commands that have written to the record, or may have, in order."""
         ...
 
     def last_written_ms(self, object_name: str, record_id: RecordId) -> int | None:

@@ -99,7 +99,13 @@ Answer = WriteOutcome | Exception
 
 @dataclass
 class ScriptedOrg:
-    """An org whose answers are given in advance; it remembers what it was asked."""
+    """An org whose answers are given in advance; it remembers what it was asked.
+
+    Attributes:
+        now_ms: Its clock.
+        clock_told: It has told it.
+        unheard: What becomes of the first questions for it.
+    """
 
     answers: deque[Answer] = field(default_factory=deque)
     rows: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
@@ -108,6 +114,9 @@ class ScriptedOrg:
     writes: list[RecordWrite] = field(default_factory=list)
     queries: list[str] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
+    now_ms: int = SECOND_MS + 120_000
+    clock_told: bool = True
+    unheard: deque[Exception] = field(default_factory=deque)
 
     async def write(self, write: RecordWrite) -> WriteOutcome:
         self.writes.append(write)
@@ -129,8 +138,13 @@ class ScriptedOrg:
     async def user_id(self) -> RecordId:
         return US
 
-    def clock_ms(self) -> None:
-        """Not known: nothing was answered yet."""
+    def clock_ms(self) -> int | None:
+        return self.now_ms if self.clock_told else None
+
+    async def hear_clock(self) -> None:
+        if self.unheard:
+            raise self.unheard.popleft()
+        self.clock_told = True
 
     async def retrieve(
         self, _name: str, ids: Sequence[RecordId], _fields: Sequence[str], _purpose: Purpose
@@ -143,16 +157,20 @@ class ScriptedOrg:
         found = self.found
         if self.later is not None:
             self.found, self.later = self.later, None
-        return QueryPage(found, None, len(found), SECOND_MS + 120_000)
+        return QueryPage(found, None, len(found), self.now_ms)
 
 
 @dataclass
 class Bench:
-    """Intake and writer on one database."""
+    """Intake and writer on one database.
+
+    Attributes:
+        ahead_ms: How far our clock is before the org's.
+    """
 
     database: Database
     org: ScriptedOrg
-    now_ms: int = SECOND_MS + 120_000
+    ahead_ms: int = 0
     packet_id: int = 0
     external_id: str = ""
     limits: Mapping[str, int] = field(default_factory=dict)
@@ -167,6 +185,10 @@ class Bench:
             now_ms=lambda: self.now_ms,
             stored=lambda: None,
         )
+
+    @property
+    def now_ms(self) -> int:
+        return self.org.now_ms + self.ahead_ms
 
     def rules(self) -> OutboundRules:
         contact = replace(RULES, external_id=self.external_id)
@@ -264,4 +286,4 @@ async def lost_create(bench: Bench, last_name: str = "O'Hara", command_id: str =
     bench.org.answers.append(LinkDown("lost"))
     await bench.give("create", {"command_id": command_id, "fields": {"LastName": last_name}})
     await bench.send_all()
-    bench.now_ms += 60_000
+    bench.org.now_ms += 60_000

@@ -183,6 +183,9 @@ class FakeOrg:
     def clock_ms(self) -> int | None:
         return self.server_ms
 
+    async def hear_clock(self) -> None:
+        """It is told from the start."""
+
     async def limits(self, purpose: Purpose) -> Mapping[str, Any]:
         self._called("limits", purpose)
         return {"DailyApiRequests": {"Max": 15000, "Remaining": 15000}}

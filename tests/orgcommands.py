@@ -214,9 +214,11 @@ async def org_bench(
 
 
 @asynccontextmanager
-async def bench_over(org: DevOrg, copy: Copy, *, external_id: str = "") -> AsyncIterator[OrgBench]:
+async def bench_over(
+    org: DevOrg, copy: Copy, *, external_id: str = "", settle_ms: int = 10 * 60 * 1000
+) -> AsyncIterator[OrgBench]:
     """A bench over a replica that is being kept: what it writes comes back on the stream."""
-    rules = _rules(copy.inbound.catalog.specs, external_id=external_id)
+    rules = _rules(copy.inbound.catalog.specs, external_id=external_id, settle_ms=settle_ms)
     with _noting(OrgBench(org, copy.door, copy.database, Specs(copy.inbound.catalog.specs), rules)) as bench:
         yield bench
 

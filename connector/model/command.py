@@ -74,7 +74,7 @@ class Command:
         answer_lost: The org may have taken an earlier attempt: find out before the next one.
         errors: The org's errors of the last attempt.
         sent_ms: When the last call began, milliseconds since the Unix epoch, UTC.
-        began_ms: The org's clock at that moment; None where it was not known.
+        began_ms: The org's clock at that moment; None before the first one.
         written_ms: The org's clock when it answered the write, milliseconds since the Unix epoch, UTC.
         retry_ms: Not to be tried before this time.
     """

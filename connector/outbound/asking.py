@@ -1,7 +1,7 @@
 """What has to be asked of the org before a command can go on: many questions with few calls."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from connector.errors import OrgRefused, OrgUnavailable, TransientError
@@ -31,13 +31,12 @@ class Questions:
         replica: Replica,
         read: Read,
         rules: OutboundRules,
-        now_ms: Callable[[], int],
     ) -> None:
         """`read` makes a record of a row of the REST API."""
         self._org = org
         self._read = read
         self._rules = rules
-        self._settling = Settling(org=org, replica=replica, read=read, settle_ms=rules.settle_ms, now_ms=now_ms)
+        self._settling = Settling(org=org, replica=replica, read=read, settle_ms=rules.settle_ms)
 
     async def answer(self, asks: Sequence[Ask], specs: Mapping[str, ObjectSpec]) -> dict[str, Answer]:
         """Command id -> what the org says; `specs` has the object of each."""
@@ -59,6 +58,7 @@ class Questions:
     async def _ask(
         self, question: Question, spec: ObjectSpec, commands: Sequence[Command]
     ) -> Mapping[str, Remote | Found]:
+        """Nothing where the answer is not of the commands."""
         match question:
             case Question.CREATED:
                 rules = self._rules.objects.get(spec.name)
@@ -67,6 +67,9 @@ class Questions:
                 return await self._records(spec, commands)
             case Question.KEYED:
                 return await self._keyed(spec, commands)
+            case Question.CLOCK:
+                await self._org.hear_clock()
+                return {}
 
     async def _records(self, spec: ObjectSpec, commands: Sequence[Command]) -> Mapping[str, Remote]:
         found: dict[str, Remote] = {}

@@ -121,6 +121,15 @@ class Batches:
             self.tell(await self._replica.run(partial(self._give_up_for_now, left)))
         return down[0] if down and all(error is not None for error in down) else None
 
+    @property
+    def may_begin(self) -> bool:
+        """The org's clock is known: without it nobody could tell later how long ago a lost write was sent."""
+        return self._org.clock_ms() is not None
+
+    def _settled_ms(self) -> int:
+        """A request that was sent before this, by the org's clock, is no longer under way there."""
+        return (self._org.clock_ms() or 0) - self._rules.settle_ms
+
     # What an ingest job carries in the place of a call
 
     def begin_for(self, unit: Unit, job: IngestJob, heads: Iterable[Command], fits: Callable[[Send], bool]) -> Planned:
@@ -133,7 +142,7 @@ class Batches:
         if spec is None or rules is None:
             return planned
         shown = Shown(unit, now_ms)
-        planner = Planner(unit, spec, rules, now_ms, shown)
+        planner = Planner(unit, spec, rules, now_ms, shown, settled_ms=self._settled_ms())
         groups = self._groups(unit, [head for head in heads if head.command_id not in self._busy])
         shown.load(spec, [group.head.record_id for group in groups if group.head.record_id is not None])
         for group in groups:
@@ -235,8 +244,9 @@ class Batches:
                 self._finish(unit, planned, replace(group.head, status=CommandStatus.REJECTED, errors=(problem,)))
                 continue
             planned.specs[name] = spec
-            planner = planners.get(name) or planners.setdefault(name, Planner(unit, spec, rules, now_ms, shown))
-            ready.append((planner, group))
+            if name not in planners:
+                planners[name] = Planner(unit, spec, rules, now_ms, shown, settled_ms=self._settled_ms())
+            ready.append((planners[name], group))
         for name in planners:
             ids = [group.head.record_id for _, group in ready if group.head.object == name]
             shown.load(planned.specs[name], [i for i in ids if i is not None])
@@ -282,6 +292,9 @@ class Batches:
                 error = TransientError("what became of it cannot be told yet", retry_after_s=wait)
                 planned.give_back([replace(command, sent_ms=sent_ms)], error, lost=True)
                 covered.add(command.command_id)
+            case Send() if not self.may_begin:
+                planned.asks.append((group, Ask(group.head, Question.CLOCK)))
+                return
             case Send(commands):
                 covered.update(c.command_id for c in commands)
                 planned.sends.append((group, self._begun(unit, step)))

@@ -92,6 +92,8 @@ class BulkLane:
         """
         if not self._rules.bulk_threshold or self._busy or self._now_ms() in self._paused_ms:
             return None
+        if not self._batches.may_begin:
+            return None
         kind = await self._replica.run(lambda unit: unit.fullest_kind(self._rules.bulk_threshold))
         if kind is None:
             return None

@@ -7,13 +7,14 @@ there is none, it may still become visible: a request may run ten minutes in the
 repeated only if our user has made no other record either that no command accounts for: a trigger may have changed
 what we sent.
 
-Times are the org's wherever it had told its clock before the command was sent: ours may have been set since.
+All times are the org's, which has told its clock before anything is sent: ours may have been set since.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from connector.model.command import Command, CommandStatus
@@ -24,7 +25,7 @@ from connector.model.times import to_ms
 from connector.outbound.soql import literal, moment
 from connector.ports import OrgClient, Purpose, Replica, Unit
 
-# The org's clock is known to a second or so, and where it was not known when a command was sent ours stands for it.
+# The org's clock is known to a second or so. Far more is allowed: a record that is missed would be made twice.
 CLOCK_SKEW_MS = 5 * 60 * 1000
 MOST_CANDIDATES = 20_000
 _KEYS_PER_QUERY = 200
@@ -61,15 +62,12 @@ class Found:
 class Settling:
     """Finds out what became of creates, many with few calls."""
 
-    def __init__(
-        self, *, org: OrgClient, replica: Replica, read: Read, settle_ms: int, now_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, *, org: OrgClient, replica: Replica, read: Read, settle_ms: int) -> None:
         """`read` makes a record of a row of the REST API."""
         self._org = org
         self._replica = replica
         self._read = read
         self._settle_ms = settle_ms
-        self._now_ms = now_ms
 
     async def find(self, spec: ObjectSpec, lost: Sequence[Command], external_id: str) -> Mapping[str, Found]:
         """What became of each of these creates of one object, by command id.
@@ -120,46 +118,40 @@ class Settling:
         for command in lost:
             row = rows.get(_folded(command.fields[external_id]))
             if row is not None:
-                ours = self._is_ours(row, command, user, page.server_ms - self._now_ms())
+                ours = _is_ours(row, command, user)
                 found[command.command_id] = Found(Verdict.TAKEN if ours else Verdict.FOREIGN, to_record_id(row["Id"]))
             elif field.unique:
                 found[command.command_id] = Found(Verdict.ABSENT)
         return found
 
-    def _is_ours(self, row: Mapping[str, Any], command: Command, user: RecordId | None, ahead_ms: int) -> bool:
-        """True if a record can be the one that the command makes; `ahead_ms`: the org's clock before ours."""
-        creator, created = row.get("CreatedById"), row.get("CreatedDate")
-        if creator is not None and user is not None and to_record_id(creator) != user:
-            return False
-        return created is None or to_ms(created) >= _since_ms(command, ahead_ms)
-
     async def _by_values(self, spec: ObjectSpec, lost: Sequence[Command]) -> dict[str, Found]:
         user = await self._org.user_id()
         if user is None or len(_stamps(spec)) < len(("CreatedById", "CreatedDate")):
             return {c.command_id: Found(Verdict.UNKNOWN) for c in lost}
-        under_way = await self._replica.run(lambda unit: _without_a_record(unit, unit.open_creates(spec.name)))
         created = await self._created(spec, user, lost)
         if created is None:
             return {c.command_id: Found(Verdict.UNKNOWN) for c in lost}
-        claimed = await self._replica.run(lambda unit: unit.claimed(spec.name, [row.id for row in created.rows]))
-        rows = [row for row in created.rows if row.id not in claimed]
-        return dict(self._matched(spec, lost, under_way, replace(created, rows=rows)))
+        return await self._replica.run(partial(self._decided, spec, lost, created))
+
+    def _decided(self, spec: ObjectSpec, lost: Sequence[Command], created: "_Created", unit: Unit) -> dict[str, Found]:
+        """In one unit: what has come back since the org was asked is of the command that it belongs to."""
+        ids = [row.id for row in created.rows]
+        seen = unit.creations_seen([c.command_id for c in lost])
+        found = {c: Found(Verdict.TAKEN, r) if r in ids else Found(Verdict.OPEN) for c, r in seen.items()}
+        claimed = unit.claimed(spec.name, ids)
+        rest = [c for c in lost if c.command_id not in seen]
+        unclaimed = replace(created, rows=[row for row in created.rows if row.id not in claimed])
+        return found | dict(self._matched(spec, rest, _without_a_record(unit, unit.open_creates(spec.name)), unclaimed))
 
     async def _created(self, spec: ObjectSpec, user: RecordId, lost: Sequence[Command]) -> "_Created | None":
         """What our user has created since they were sent, deleted or not; None if it is too much to look through."""
-        ahead_ms = 0
         columns = ", ".join(spec.read_fields())
-        while True:
-            since = moment(min(_since_ms(command, ahead_ms) for command in lost))
-            soql = (
-                f"SELECT {columns} FROM {spec.name} "  # noqa: S608 - names of the describe result, a time and an id
-                f"WHERE CreatedById = '{user}' AND CreatedDate >= {since}"
-            )
-            page = await self._org.query(soql, Purpose.COMMAND, deleted=True)
-            behind_ms = self._now_ms() - page.server_ms
-            if behind_ms <= CLOCK_SKEW_MS // 2 - ahead_ms or all(c.began_ms is not None for c in lost):
-                break
-            ahead_ms = -behind_ms  # the org's clock is far behind ours: ask again from where it was then
+        since = moment(min(_since_ms(command) for command in lost))
+        soql = (
+            f"SELECT {columns} FROM {spec.name} "  # noqa: S608 - names of the describe result, a time and an id
+            f"WHERE CreatedById = '{user}' AND CreatedDate >= {since}"
+        )
+        page = await self._org.query(soql, Purpose.COMMAND, deleted=True)
         if page.total_count > MOST_CANDIDATES:
             return None
         rows, asked_ms = list(page.records), page.server_ms
@@ -190,16 +182,10 @@ class Settling:
             elif 0 < len(fitting) <= alike[_content(command)]:
                 candidates.take(fitting[0])
                 yield command.command_id, Found(Verdict.TAKEN, fitting[0])
-            elif self._waited_ms(command, created.asked_ms) < self._settle_ms:
+            elif created.asked_ms - _began_ms(command) < self._settle_ms:
                 yield command.command_id, Found(Verdict.OPEN)
             else:
                 yield command.command_id, Found(Verdict.UNKNOWN if fitting or strange else Verdict.ABSENT)
-
-    def _waited_ms(self, command: Command, asked_ms: int) -> int:
-        """Since the call began: by the org's clock, if that was known then."""
-        if command.began_ms is not None:
-            return asked_ms - command.began_ms
-        return self._now_ms() - (command.sent_ms or command.accepted_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +226,22 @@ class _Candidates:
         self._taken.add(record_id)
 
 
-def _since_ms(command: Command, ahead_ms: int) -> int:
-    """The org has not taken a command before this, by its clock; `ahead_ms`: by how much that is before ours."""
-    if command.began_ms is not None:
-        return command.began_ms - CLOCK_SKEW_MS
-    return command.accepted_ms + ahead_ms - CLOCK_SKEW_MS
+def _is_ours(row: Mapping[str, Any], command: Command, user: RecordId | None) -> bool:
+    """True if a record can be the one that the command makes."""
+    creator, created = row.get("CreatedById"), row.get("CreatedDate")
+    if creator is not None and user is not None and to_record_id(creator) != user:
+        return False
+    return created is None or to_ms(created) >= _since_ms(command)
+
+
+def _since_ms(command: Command) -> int:
+    """The org has not taken a command before this, by its clock."""
+    return _began_ms(command) - CLOCK_SKEW_MS
+
+
+def _began_ms(command: Command) -> int:
+    # Nothing is lost that was not sent, and nothing is sent before the org's clock is known.
+    return command.began_ms or 0
 
 
 def _without_a_record(unit: Unit, creates: Sequence[Command]) -> Sequence[Command]:

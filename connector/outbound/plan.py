@@ -19,8 +19,8 @@ from connector.outbound.shown import Shown
 from connector.outbound.soql import still_holds, unchanged_since
 from connector.ports import RecordWrite, Unit
 
-# A lost write of ours is stamped by the org's clock, its beginning perhaps by ours.
-CLOCK_SKEW_MS = 5 * 60 * 1000
+# How well the org's clock is known, and that its stamps are whole seconds.
+CLOCK_SKEW_MS = 10 * 1000
 MOST_MERGED = 50
 
 HEADER_FIELD = "LastModifiedDate"
@@ -49,11 +49,13 @@ class Question(StrEnum):
         RECORD: The record as it stands, by its id.
         KEYED: The same by the external id of an upsert.
         CREATED: Whether it took a create.
+        CLOCK: What time it is: nothing is sent whose beginning could not be told by the org's clock.
     """
 
     RECORD = "record"
     KEYED = "keyed"
     CREATED = "created"
+    CLOCK = "clock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +100,16 @@ Step = Finish | Ask | Wait | Send
 class Planner:
     """Plans the commands of one object; for one unit."""
 
-    def __init__(self, unit: Unit, spec: ObjectSpec, rules: WriteRules, now_ms: int, shown: Shown) -> None:
+    def __init__(
+        self, unit: Unit, spec: ObjectSpec, rules: WriteRules, now_ms: int, shown: Shown, *, settled_ms: int = 0
+    ) -> None:
+        """`settled_ms`: by the org's clock; a request sent before this is no longer under way in the org."""
         self._unit = unit
         self._shown = shown
         self._spec = spec
         self._rules = rules
         self._now_ms = now_ms
+        self._settled_ms = settled_ms
         self._polled_ms: int | None = None
 
     def plan(
@@ -214,7 +220,7 @@ class Planner:
         if command.answer_lost and remote is None:
             return Ask(command, Question.KEYED)
         if self._expired(command):
-            return Finish(replace(command, status=CommandStatus.EXPIRED))
+            return Finish(self._gone_or_expired(command))
         return self._send(command, command.fields)
 
     def _may_live(self, record_id: RecordId) -> bool:
@@ -242,9 +248,7 @@ class Planner:
         if command.operation is Operation.DELETE:
             return Finish(replace(command, status=CommandStatus.SUCCEEDED, errors=()))
         if self._expired(command):
-            # A lost write may have been made before the record went.
-            maybe = command.answer_lost
-            return Finish(replace(command, status=CommandStatus.UNKNOWN if maybe else CommandStatus.EXPIRED))
+            return Finish(self._gone_or_expired(command))
         if command.operation is Operation.UPSERT:
             return self._send(replace(command, record_id=None), command.fields)
         return Finish(_failed(command, OrgProblem(code="ENTITY_IS_DELETED", message="entity is deleted", fields=[])))
@@ -281,7 +285,19 @@ class Planner:
         return {n for n in names if not is_ours(command.on_conflict, self._rules.owner.get(n, "shared"))}
 
     def _decide(self, command: Command, base: Mapping[str, Any] | None, values: Mapping[str, Any]) -> Decision:
-        return decide(command.fields, base, values, command.on_conflict, self._rules.owner)
+        overtaken = self._overtaken(command)
+        fields = {name: value for name, value in command.fields.items() if name not in overtaken}
+        return decide(fields, base, values, command.on_conflict, self._rules.owner)
+
+    def _overtaken(self, command: Command) -> set[str]:
+        """The fields of a lost upsert that later commands have written.
+
+        They did not wait for it where they named the record by its id, and it was not known whose key that was.
+        """
+        if command.operation is not Operation.UPSERT or not command.answer_lost or command.record_id is None:
+            return set()
+        later = self._unit.overtaken_by(command.object, command.record_id, command.seq)
+        return {name for one in later for name in one.fields}
 
     def _merged(self, first: Command, decision: Decision, behind: Sequence[Command], remote: Remote) -> list[Command]:
         """The commands whose edits go together, each with what it adds: as many as lose nothing.
@@ -361,9 +377,17 @@ class Planner:
         return command.expires_ms is not None and command.expires_ms <= self._now_ms
 
     def _given_up(self, command: Command, remote: Remote) -> Command:
-        """`expired` says that the org has not taken it; of a lost write that was written over since nobody can tell."""
-        maybe = command.answer_lost and remote.modified_ms >= _began_ms(command)
+        """`expired` says that the org has not taken it, and will not.
+
+        Of a lost write that was written over since, or that may be under way in the org, nobody can tell.
+        """
+        sent_ms = command.began_ms or 0
+        maybe = command.answer_lost and (remote.modified_ms >= sent_ms - CLOCK_SKEW_MS or sent_ms >= self._settled_ms)
         return replace(command, status=CommandStatus.UNKNOWN if maybe else CommandStatus.EXPIRED)
+
+    def _gone_or_expired(self, command: Command) -> Command:
+        """The same where there is no record: a lost write may have been made before it went."""
+        return replace(command, status=CommandStatus.UNKNOWN if command.answer_lost else CommandStatus.EXPIRED)
 
     def _is_own_write(self, command: Command, remote: Remote) -> bool:
         """True if it is a lost write of the command's own that modified the record last, and no other one of ours."""
@@ -372,7 +396,7 @@ class Planner:
         others_ms = self._unit.last_written_ms(command.object, command.record_id)
         if others_ms is not None and remote.modified_ms // 1000 <= others_ms // 1000:
             return False
-        return remote.modified_ms >= _began_ms(command)
+        return remote.modified_ms >= (command.began_ms or 0) - CLOCK_SKEW_MS
 
     def _last_was_ours(self, command: Command, remote: Remote) -> bool:
         """True if the record is as a write of ours has left it."""
@@ -382,11 +406,6 @@ class Planner:
             return True
         written_ms = self._unit.last_written_ms(command.object, command.record_id)
         return written_ms is not None and remote.modified_ms // 1000 <= written_ms // 1000
-
-
-def _began_ms(command: Command) -> int:
-    """A stamp of the org's before this is none of the command's writing."""
-    return (command.began_ms or command.sent_ms or command.accepted_ms) - CLOCK_SKEW_MS
 
 
 def _failed(command: Command, problem: OrgProblem) -> Command:

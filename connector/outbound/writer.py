@@ -58,7 +58,7 @@ class CommandWriter:
             replica=replica,
             org=org,
             catalog=catalog,
-            questions=Questions(org=org, replica=replica, read=read, rules=rules, now_ms=now_ms),
+            questions=Questions(org=org, replica=replica, read=read, rules=rules),
             result=result,
             rules=rules,
             now_ms=now_ms,

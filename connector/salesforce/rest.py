@@ -210,6 +210,15 @@ class RestClient:
         """See `OrgClient`."""
         return self._transport.clock_ms()
 
+    async def hear_clock(self) -> None:
+        """See `OrgClient`. Asks for the versions of the API, which everybody may; whatever it answers has a `Date`.
+
+        Raises:
+            LinkDown: The answer was lost, or has no readable `Date`.
+        """
+        if self.clock_ms() is None:
+            server_ms((await self._get("/services/data/", Purpose.COMMAND)).headers)
+
 
 def _part(part: Mapping[str, Any], answer: Answer) -> QueryPage | OrgRefusal:
     """One part of a composite answer.

@@ -112,6 +112,10 @@ class Commands(Part):
         bindings = {"object": object_name, "ids": to_json(ids), "since": iso(since_ms)}
         return frozenset(RecordId(str(row[0])) for row in self._db.execute(_SQL["unseen_records"], bindings))
 
+    def overtaken_by(self, object_name: str, record_id: RecordId, seq: int) -> Sequence[Command]:
+        """Later commands that have written to the record, or may have, in order."""
+        return self._found("overtaken_by", {"object": object_name, "id": record_id, "seq": seq})
+
     def last_written_ms(self, object_name: str, record_id: RecordId) -> int | None:
         """The org's clock at the newest write of ours to the record, or None."""
         found = self._db.execute(_SQL["last_written"], {"object": object_name, "id": record_id}).get

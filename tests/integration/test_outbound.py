@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from connector.errors import LinkDown, OrgThrottled, RowLocked
+from connector.errors import LinkDown, OrgThrottled, OrgUnavailable, RowLocked
 from connector.model.change import Change, CommitInfo, Operation, Origin
 from connector.model.command import CommandStatus, OrgProblem
 from connector.ports import Unit, WriteOutcome
@@ -118,7 +118,7 @@ async def test_temporary_trouble_is_retried_and_keeps_the_order(bench: Bench) ->
     await bench.give("update", update("b", Phone="3"))
     await bench.send_all()
     assert len(bench.org.writes) == 1
-    bench.now_ms += 60_000
+    bench.org.now_ms += 60_000
     await bench.send_all()
     assert [w.fields["Phone"] for w in bench.org.writes] == ["2", "2", "3"]
     assert (await bench.command("a")).attempts == 2
@@ -155,7 +155,7 @@ async def test_a_clock_that_is_set_back_prolongs_no_wait(bench: Bench) -> None:
         return (await bench.command("a")).retry_ms is not None
 
     await until(held)
-    bench.now_ms -= 3_600_000
+    bench.ahead_ms -= 3_600_000
     await bench.give("create", {"command_id": "b", "fields": {"LastName": "B"}})
     writer.wake()
 
@@ -200,7 +200,7 @@ async def test_while_it_runs_a_clock_that_is_set_back_frees_every_retry(bench: B
         return (await bench.command("a")).status is CommandStatus.SUCCEEDED
 
     await until(waits)
-    bench.now_ms -= 1000
+    bench.ahead_ms -= 1000
     writer.wake()
     await until(sent)
     writer.drain()
@@ -210,14 +210,35 @@ async def test_while_it_runs_a_clock_that_is_set_back_frees_every_retry(bench: B
 async def test_a_clock_that_is_set_back_prolongs_no_settling(bench: Bench) -> None:
     """A lost create is repeated once it had its time to appear, counted from when the clock was set back."""
     await lost_create(bench)
-    bench.now_ms -= 3 * 3_600_000
+    bench.ahead_ms -= 3 * 3_600_000
     await bench.send_all()  # frees the retry
     await bench.send_all()
     assert (await bench.command("a")).status is CommandStatus.ACCEPTED
-    bench.now_ms += 10 * 60_000
+    bench.org.now_ms += 10 * 60_000
     await bench.send_all()
     assert (await bench.command("a")).status is CommandStatus.SUCCEEDED
     assert len(bench.org.writes) == 2
+
+
+async def test_nothing_is_sent_before_the_org_has_told_its_clock(bench: Bench) -> None:
+    """How long ago a lost write was sent must be told by the org's clock: ours may be hours ahead."""
+    bench.org.clock_told = False
+    bench.org.unheard.append(OrgUnavailable("down"))
+    bench.ahead_ms = 7 * 3_600_000
+    await bench.give("create", {"command_id": "a", "fields": {"LastName": "A"}})
+    await bench.send_all()
+    waits = await bench.command("a")
+    assert (waits.status, waits.attempts, waits.answer_lost) == (CommandStatus.ACCEPTED, 0, False)
+    bench.org.now_ms += 60_000
+    bench.org.answers.append(LinkDown("lost"))
+    await bench.send_all()
+    assert (await bench.command("a")).began_ms == bench.org.now_ms
+    bench.ahead_ms = 0
+    await bench.send_all()  # frees the retry
+    bench.org.found = ({"Id": NEW_ID, "LastName": "A"},)
+    await bench.send_all()
+    assert (await bench.command("a")).record_id == NEW_ID
+    assert len(bench.org.writes) == 1
 
 
 async def test_the_lost_answer_of_an_update_is_settled_by_reading(bench: Bench) -> None:
@@ -226,7 +247,7 @@ async def test_the_lost_answer_of_an_update_is_settled_by_reading(bench: Bench) 
     await bench.give("update", update("a", Phone="2"))
     await bench.send_all()
     bench.org.rows[ID] = {**VALUES, "Phone": "2", "at": SECOND_MS + 5000}
-    bench.now_ms += 60_000
+    bench.org.now_ms += 60_000
     await bench.send_all()
     assert len(bench.org.writes) == 1
     assert (await bench.command("a")).status is CommandStatus.SUCCEEDED
@@ -248,7 +269,7 @@ async def test_a_lost_create_that_is_not_there_waits_and_is_repeated(bench: Benc
     await lost_create(bench)
     await bench.send_all()
     assert (await bench.command("a")).status is CommandStatus.ACCEPTED
-    bench.now_ms += 10 * 60_000
+    bench.org.now_ms += 10 * 60_000
     await bench.send_all()
     assert len(bench.org.writes) == 2
     done = await bench.command("a")
@@ -268,7 +289,7 @@ async def test_a_lost_create_that_cannot_be_told_is_unknown(bench: Bench, found:
     bench.org.found = found
     await bench.send_all()
     assert (await bench.command("a")).status is CommandStatus.ACCEPTED
-    bench.now_ms += 10 * 60_000
+    bench.org.now_ms += 10 * 60_000
     await bench.send_all()
     assert len(bench.org.writes) == 1
     assert (await bench.command("a")).status is CommandStatus.UNKNOWN
@@ -281,7 +302,7 @@ async def test_equal_creates_take_a_record_each(bench: Bench) -> None:
     await bench.give("create", {"command_id": "b", "fields": {"LastName": "Twin"}})
     bench.org.found = ({"Id": NEW_ID, "LastName": "Twin"}, {"Id": OTHER_ID, "LastName": "Twin"})
     await bench.send_all()
-    bench.now_ms += 60_000
+    bench.org.now_ms += 60_000
     await bench.send_all()
     both = [await bench.command("a"), await bench.command("b")]
     assert {c.record_id for c in both} == {NEW_ID, OTHER_ID}
@@ -294,7 +315,7 @@ async def test_a_lost_create_that_expires_may_have_been_taken(bench: Bench) -> N
     late = {"command_id": "a", "fields": {"LastName": "A"}, "expires_at": "2026-01-01T12:03:00Z"}
     await bench.give("create", late)
     await bench.send_all()
-    bench.now_ms += 120_000
+    bench.org.now_ms += 120_000
     await bench.send_all()
     assert (await bench.command("a")).status is CommandStatus.UNKNOWN
 

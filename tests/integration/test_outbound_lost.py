@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from connector.devorg.objects.residents import SECOND_EDITOR_ID
 from connector.devorg.server import DevOrg
 from connector.model.command import Command, CommandStatus
+from connector.ports import Purpose, QueryPage
 from tests.copies import copied
 from tests.orgcommands import OrgBench, bench_over, org_bench
 from tests.waiting import until
@@ -124,6 +126,63 @@ async def test_a_record_that_came_back_is_nobody_elses(watched: tuple[DevOrg, Or
     done = [await bench.command("lead"), await bench.command("twin")]
     assert [(c.status, c.attempts) for c in done] == [(CommandStatus.SUCCEEDED, 1)] * 2
     assert len({c.record_id for c in done}) == 2
+
+
+async def test_a_change_that_comes_back_while_the_org_is_asked_is_the_commands_own(
+    org: DevOrg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It claims its record: from other commands, not from the one that made it, or that would be sent again."""
+    wanted = {name: list(fields) for name, fields in FIELDS.items()}
+    async with copied(org, tmp_path / "r.db", wanted=wanted) as copy:
+        await copy.until_live()
+        async with bench_over(org, copy, settle_ms=0) as bench:
+            org.ctx.settings.stream_stalled = True
+            await lose_answer(bench, ("lead", "Lead"))
+            query = bench.door.rest.query
+
+            async def came_back() -> bool:
+                return "lead" in {c.command_id for c in await copy.changes()}
+
+            async def slow_query(soql: str, purpose: Purpose, *, deleted: bool = False) -> QueryPage:
+                page = await query(soql, purpose, deleted=deleted)
+                org.ctx.settings.stream_stalled = False
+                org.ctx.bus.wake()
+                await until(came_back, 10)
+                return page
+
+            monkeypatch.setattr(bench.door.rest, "query", slow_query)
+            await bench.send_all()
+            done = await bench.command("lead")
+    assert (done.status, done.attempts) == (CommandStatus.SUCCEEDED, 1)
+    assert list(_creates(bench).values()) == [1]
+
+
+async def test_a_lost_upsert_undoes_nothing_that_a_later_command_has_written(org: DevOrg, tmp_path: Path) -> None:
+    """It named the record by its key, the later one by its id: they did not wait for one another."""
+    async with org_bench(tmp_path / "r.db", org, FIELDS) as bench:
+        upsert = {"command_id": "first", "external_id": {"field": "BlackRoad_Key__c", "value": "K"}}
+        await bench.give("Invoice__c", "upsert", upsert | {"fields": {"Name": "first"}})
+        org.ctx.faults.add("rest", method="PATCH", drop_response=True)
+        async with bench.sending() as writer:
+            await until(lambda: _lost(bench, "first"), 10)
+            await _wait_until(bench, "first", 2**42)
+            [invoice] = org.ctx.org.find("Invoice__c", "BlackRoad_Key__c", "K")
+            await bench.give("Invoice__c", "update", {"command_id": "second", "id": invoice, "fields": {"Name": "2nd"}})
+            await until(lambda: _succeeded(bench, "second"), 10)
+            await _wait_until(bench, "first", None)
+            writer.wake()
+            await until(lambda: _succeeded(bench, "first"), 10)
+        assert bench.row("Invoice__c", invoice)["Name"] == "2nd"
+        assert (await bench.command("first")).record_id == invoice
+
+
+async def _wait_until(bench: OrgBench, command_id: str, retry_ms: int | None) -> None:
+    command = await bench.command(command_id)
+    await bench.database.run(lambda unit: unit.update_command(replace(command, retry_ms=retry_ms)))
+
+
+async def _succeeded(bench: OrgBench, command_id: str) -> bool:
+    return (await bench.command(command_id)).status is CommandStatus.SUCCEEDED
 
 
 def _ends(commands: Sequence[Command]) -> list[tuple[CommandStatus, int, str | None]]:

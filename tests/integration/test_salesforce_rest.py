@@ -63,6 +63,20 @@ def _origins(org: DevOrg) -> list[str]:
     return [origin for (origin,) in rows]
 
 
+async def test_the_orgs_clock_is_asked_for_once(org: DevOrg) -> None:
+    """Whatever the org answers tells it; where nothing was answered yet it takes a call."""
+    async with opened(org_session(org)) as door:
+        assert door.rest.clock_ms() is None
+        await door.rest.hear_clock()
+        org.ctx.faults.add("rest", close=True)
+        await door.rest.hear_clock()
+        told_ms = door.rest.clock_ms()
+        assert told_ms is not None
+        assert abs(told_ms - org.ctx.clock.now_ms()) < 5_000
+        with pytest.raises(LinkDown):
+            await door.rest.limits(LOAD)
+
+
 async def test_describe(door: Door) -> None:
     """The object's own; an unknown one is gone for good."""
     described = await door.rest.describe("Contact", LOAD)

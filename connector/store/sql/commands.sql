@@ -82,6 +82,12 @@ SELECT * FROM command
 WHERE record_id = :id AND object = :object AND status = 'succeeded' AND seq >= :first AND seq < :before
 ORDER BY seq;
 
+-- name: overtaken_by
+SELECT * FROM command
+WHERE record_id = :id AND object = :object AND seq > :seq AND operation <> 'delete'
+    AND (status IN ('succeeded', 'sending') OR (status = 'accepted' AND answer_lost = 1))
+ORDER BY seq;
+
 -- name: unseen
 -- The org's stamps are whole seconds: a row of a later second than the write's includes it; one of the same second may
 -- stem from the write before it, so what was written goes on top.

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from connector.devorg.commits import Commit, RowChange
+from connector.outbound.plan import CLOCK_SKEW_MS
 from tests.faults.soak.commands import FINAL, KEYED, MARKED, OURS, Asked
+from tests.faults.soak.plan import SETTLE_S
+
+# Stamps are whole seconds, and so is what the org tells of its clock.
+_ROUNDED_MS = 1000
+# No seed takes so long.
+_CLOCK_WAS_SET_MS = 600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,20 @@ class Deeds:
                 found.setdefault(now, []).append(change)
         return found
 
+    def tells_nothing_of(self, one: Asked) -> bool:
+        """Whether an expired command whose answer was lost has left nothing to tell whether it was carried out.
+
+        Its record is gone or was written to since, or it may be under way in the org.
+        """
+        if one.lost is None or one.body.get("expires_at") is None:
+            return False
+        if not SETTLE_S * 1000 + _ROUNDED_MS < one.lost.waited_ms < _CLOCK_WAS_SET_MS:
+            return True
+        record_id = one.body.get("id") or (one.final or {}).get("id")
+        told_ms = one.lost.began_ms - CLOCK_SKEW_MS - _ROUNDED_MS
+        own = [(commit, change) for commit in self.commits for change in commit.changes if change.id == record_id]
+        return not own or any(commit.commit_ms > told_ms or change.kind == "DELETE" for commit, change in own)
+
     def was_gone(self, record_id: str, later: RowChange) -> bool:
         """Whether nothing showed any more that there had been a record when this was written."""
         at = next(at for at, commit in enumerate(self.commits) if any(change is later for change in commit.changes))
@@ -58,12 +79,14 @@ def wrong_accounts(asked: Mapping[str, Asked], deeds: Deeds, live: Collection[st
             if one.final is None and one.heard and not doubled:
                 yield f"{one}: the daemon had subscribed, and there is no answer"
             changes = _to_be_seen(one, by_mark.get(one.mark, []), deeds)
-            yield from _wrong(one, changes, asked, overwritten=one.mark in overwritten)
+            yield from _wrong(one, changes, asked, deeds, overwritten=one.mark in overwritten)
     yield from _wrong_deletes(asked, deeds, live)
     yield from (f"{mark}: written by no command" for mark in by_mark if mark not in asked)
 
 
-def _wrong(one: Asked, changes: Sequence[RowChange], asked: Mapping[str, Asked], *, overwritten: bool) -> Iterator[str]:
+def _wrong(
+    one: Asked, changes: Sequence[RowChange], asked: Mapping[str, Asked], deeds: Deeds, *, overwritten: bool
+) -> Iterator[str]:
     finals = {(r["status"], r["id"]) for r in one.results if r["status"] in FINAL}
     if len(finals) > 1:
         yield f"{one}: several answers: {sorted(map(str, finals))}"
@@ -75,7 +98,8 @@ def _wrong(one: Asked, changes: Sequence[RowChange], asked: Mapping[str, Asked],
     status = final["status"]
     if not one.valid and status != "rejected":
         yield f"{one}: {status}, though it names no such field"
-    if status == "unknown" and (one.operation != "create" or one.object == KEYED):
+    found_out = one.operation != "create" or one.object == KEYED
+    if status == "unknown" and found_out and not deeds.tells_nothing_of(one):
         yield f"{one}: unknown, though it could be found out"
     least, most = _expected(one, asked, overwritten=overwritten)
     if not least <= len(changes) <= most:
@@ -147,7 +171,7 @@ def _wrong_deletes(asked: Mapping[str, Asked], deeds: Deeds, live: Collection[st
             if one.final is None:
                 if one.command_id:
                     yield f"{one}: no final answer"
-            elif one.final["status"] not in ("succeeded", "failed", "expired", "rejected", "conflict"):
+            elif one.final["status"] == "unknown" and not deeds.tells_nothing_of(one):
                 yield f"{one}: a delete that ends as {one.final['status']}"
             elif (
                 one.final["status"] == "succeeded"

@@ -29,6 +29,19 @@ OURS = "com/salesforce/api/rest/"
 _KEYS = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connector had to go on without the org's answer.
+
+    Attributes:
+        began_ms: When it had sent the command last, by the org's clock.
+        waited_ms: From then to the command's end, by the connector's clock.
+    """
+
+    began_ms: int
+    waited_ms: int
+
+
 @dataclass(slots=True)
 class Asked:
     """One command.
@@ -39,7 +52,6 @@ class Asked:
         heard: The daemon had subscribed when it was sent.
         copies: Messages sent of it.
         results: Payloads of its results as they arrived.
-        answer_lost: The connector had to go on without the org's answer to it.
     """
 
     mark: str
@@ -51,7 +63,7 @@ class Asked:
     heard: bool = False
     copies: int = 0
     results: list[dict[str, Any]] = field(default_factory=list)
-    answer_lost: bool = False
+    lost: Lost | None = None
 
     @property
     def final(self) -> dict[str, Any] | None:
@@ -66,7 +78,7 @@ class Asked:
     @property
     def tried_again(self) -> bool:
         """The connector had to ask the org what had become of it, or to send it again."""
-        return self.answer_lost or (self.final or {}).get("attempts", 0) > 1
+        return self.lost is not None or (self.final or {}).get("attempts", 0) > 1
 
     def __str__(self) -> str:
         target = self.body.get("id") or self.body.get("external_id") or ""

@@ -62,6 +62,8 @@ _IN_TURN = 3
 _APART = 8  # neighbours in the list hide each other: a lost position polls what a gap event stands for
 _MOST_MORE = 4
 _WITHOUT = 0.08
+# Longer than the org can sit on a request whose sender has given up.
+SETTLE_S = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,8 +211,7 @@ def _settings(rng: random.Random) -> dict[str, dict[str, Any]]:
         },
         "objects": objects,
         "mqtt": {"protocol": rng.choice(("5", "5", "3.1.1")), "retain_records": rng.random() < 0.2},
-        # Longer than the org can sit on a request whose sender has given up.
-        "commands": {"settle_for": "2s"},
+        "commands": {"settle_for": f"{SETTLE_S}s"},
         "health": {"interval": "500ms"},
         "signals": {"batch_interval": "200ms"},
     }

@@ -12,6 +12,7 @@ from connector.model.times import to_iso, to_ms
 from tests.e2e.replica import OWN_COLUMNS, record_differences
 from tests.e2e.watcher import ROOT
 from tests.faults.soak.accounts import Deeds, wrong_accounts
+from tests.faults.soak.commands import Lost
 from tests.faults.soak.fields import OBJECTS
 from tests.faults.soak.world import Missed, World
 
@@ -92,9 +93,10 @@ def problems(world: World) -> list[str]:
     found += _holes(world)
     found += _not_kept(world)
     world.service.read()
-    for row in world.replica.rows("SELECT correlation FROM command WHERE answer_lost = 1"):
+    for row in world.replica.rows("SELECT * FROM command WHERE answer_lost = 1 AND completed_at IS NOT NULL"):
         if row["correlation"] in world.service.asked:
-            world.service.asked[row["correlation"]].answer_lost = True
+            waited_ms = to_ms(row["completed_at"]) - to_ms(row["sent_at"])
+            world.service.asked[row["correlation"]].lost = Lost(to_ms(row["began_at"]), waited_ms)
     live = {record_id for name in OBJECTS for record_id in world.editor.live(name)}
     deeds = Deeds(world.ledger.commits, world.ledger.purged)
     found += wrong_accounts(world.service.asked, deeds, live, doubled=world.restarted_broker)
