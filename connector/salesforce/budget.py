@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Any, Self
 
 import structlog
@@ -80,9 +81,15 @@ class ApiBudget:
             await self._mark.open()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        """Write what has been counted."""
-        await self.flush()
+    async def __aexit__(
+        self, _kind: type[BaseException] | None, ended_by: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Write what has been counted; where an error ends us it stays that error."""
+        try:
+            await self.flush()
+        except TransientError:
+            if ended_by is None:
+                raise
 
     async def run(self) -> None:
         """Give the warnings, at most one a second; does not end by itself."""

@@ -81,8 +81,11 @@ class Deliveries:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Write what has been counted."""
-        await self._save()
+        """Write what has been counted, if that can be done now: what ends us must not be hidden by it."""
+        try:
+            await self._save()
+        except TransientError as error:
+            log.warning("delivered.not_saved", error=str(error))
 
     def delivered(self, events: int) -> None:
         """Events have come."""

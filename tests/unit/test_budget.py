@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connector.errors import OrgThrottled, StoreBusy
+from connector.errors import OrgThrottled, StoreBusy, StoreFull
 from connector.model.message import Message
 from connector.ports import Purpose
 from connector.salesforce.budget import ApiBudget
@@ -134,6 +134,18 @@ async def test_one_who_must_not_wait_writes_the_counts_at_the_end(replica: FileR
     replica.busy = False
     await budget.flush()
     assert (await _table(replica))["2026-11-22T12"] == {"verify": 2}
+
+
+async def test_an_error_that_ends_us_stays_that_error(replica: FileReplica) -> None:
+    """A lock that is met at the end must not take its place; without one it is told, as the counts are not written."""
+    for error, told in ((StoreFull("full"), StoreFull), (None, StoreBusy)):
+        with pytest.raises(told):  # noqa: PT012 - what is raised depends on what was raised within
+            async with ApiBudget(LimitSettings(), replica, now_ms=lambda: NOON, ahead=False) as budget:
+                await budget.take(Purpose.LOAD)
+                replica.busy = True
+                if error is not None:
+                    raise error
+        replica.busy = False
 
 
 async def test_the_job_warns_by_itself(replica: FileReplica) -> None:

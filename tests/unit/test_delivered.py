@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from connector.errors import ConnectorError, LinkDown, OrgRefused
+from connector.errors import ConnectorError, LinkDown, OrgRefused, StoreFull
 from connector.model.message import Message
 from connector.ports import Purpose, Unit
 from connector.salesforce import delivered as module
@@ -101,6 +101,18 @@ async def test_counts_survive_a_restart_and_leave_after_a_day(bench: Bench) -> N
     bench.clocks.pass_ms(25 * HOUR_MS)
     async with bench.running() as deliveries:
         assert deliveries.snapshot()["own"] == 0
+
+
+async def test_a_locked_file_at_the_end_hides_nothing(bench: Bench) -> None:
+    """The daemon ends by what ended it, and by nothing at all if it was told to."""
+    for error in (StoreFull("full"), None):
+        with pytest.raises(StoreFull) if error is not None else nullcontext():
+            async with bench.running() as deliveries:
+                bench.replica.busy = True
+                deliveries.delivered(1)
+                if error is not None:
+                    raise error
+        bench.replica.busy = False
 
 
 async def test_the_org_is_asked_seldom(bench: Bench) -> None:

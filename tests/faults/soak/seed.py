@@ -134,6 +134,8 @@ class _Player:
             for asked in world.service.open():
                 if asked.command_id:
                     world.service.send(asked)
+            if world.paused():  # a broker that forgets has forgotten the resumption, too
+                world.watcher.send(f"{ROOT}/control/resume", {"reply_to": "soak/help"}, wait=False)
             for verb, names in sorted(world.needs.items()):
                 body = {"reply_to": "soak/help", "objects": sorted(names)}
                 world.watcher.send(f"{ROOT}/control/{verb}", body, wait=False)

@@ -135,6 +135,11 @@ class World:
         stored = self.replica.rows("SELECT value FROM cursor WHERE name LIKE 'stream:%' AND value IS NOT NULL")
         return int(b64decode(json.loads(stored[0]["value"])["replay_id"])) if stored else None
 
+    def paused(self) -> bool:
+        """By the daemon's last word: it will not look at the org before it is told to."""
+        told = self.watcher.messages(f"{ROOT}/health")
+        return bool(told) and told[-1].json["stream"]["state"] == "paused"
+
     def heard_changes(self) -> Sequence[Received]:
         """The changes that the subscriber has received so far, in order."""
         upto = self.watcher.mark()  # what arrives at this moment comes twice, rather than never
