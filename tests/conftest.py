@@ -2,11 +2,13 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
 from tests.broker import Broker, BrokerOptions, ContainerBroker, ProcessBroker, docker_problem
+from tests.validated import VALIDATED
 
 # As structlog does it by itself, but for the tracebacks: coloured ones with local variables take seconds.
 structlog.configure(
@@ -25,6 +27,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--broker", choices=("process", "container"), default="process", help="where the MQTT broker of tests runs"
     )
     parser.addoption("--broker-image", default="eclipse-mosquitto:2", help="image for --broker=container")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What this process validated, told to the one that prints."""
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["validated"] = dict(VALIDATED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a process of pytest-xdist validated."""
+    VALIDATED.update(node.workeroutput.get("validated", {}) if hasattr(node, "workeroutput") else {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many messages of the stacks were validated against schemas/."""
+    if VALIDATED:
+        kinds = ", ".join(f"{count} {name}" for name, count in VALIDATED.most_common())
+        terminalreporter.write_line(f"{VALIDATED.total()} messages validated against schemas/: {kinds}")
 
 
 @pytest.fixture

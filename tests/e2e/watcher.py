@@ -28,7 +28,7 @@ class Received:
     """One message.
 
     Attributes:
-        content_type, correlation: Properties of MQTT 5; None where there are none.
+        content_type, correlation, response_topic: Properties of MQTT 5; None where there are none.
     """
 
     topic: str
@@ -37,6 +37,7 @@ class Received:
     qos: int
     content_type: str | None
     correlation: bytes | None
+    response_topic: str | None
 
     @cached_property
     def json(self) -> dict[str, Any]:
@@ -47,7 +48,11 @@ class Received:
 
 
 class Watcher:
-    """Subscribed to everything unless told otherwise."""
+    """Subscribed to everything unless told otherwise.
+
+    Attributes:
+        sent: What it has published itself, as (topic, payload).
+    """
 
     def __init__(self, host: str, port: int, *filters: str, mqtt5: bool = True, clean: bool = False) -> None:
         """`clean` False: what is published while the link is down waits at the broker."""
@@ -55,6 +60,7 @@ class Watcher:
         self._filters = filters or ("#",)
         self._mqtt5 = mqtt5
         self._clean = clean
+        self.sent: list[tuple[str, bytes]] = []
         self._ready = threading.Event()
         self._messages: list[Received] = []
         self._by_topic: defaultdict[str, list[tuple[int, Received]]] = defaultdict(list)
@@ -159,7 +165,9 @@ class Watcher:
                 properties.ResponseTopic = response_topic
             if correlation is not None:
                 properties.CorrelationData = correlation
-        body = json.dumps(payload) if isinstance(payload, dict) else payload
+        text = json.dumps(payload) if isinstance(payload, dict) else payload
+        body = text.encode() if isinstance(text, str) else text
+        self.sent.append((topic, body))
         info = self._client.publish(topic, body, 1, retain, properties)
         if wait:
             until(info.is_published)
@@ -186,4 +194,5 @@ def _received(message: MQTTMessage) -> Received:
         qos=message.qos,
         content_type=getattr(properties, "ContentType", None),
         correlation=getattr(properties, "CorrelationData", None),
+        response_topic=getattr(properties, "ResponseTopic", None),
     )
