@@ -93,8 +93,9 @@ wheels: setup ## Is every pinned package there as a wheel for a Pi (aarch64), wi
 wear: setup ## Bytes written to disk by 100,000 changes, and the memory it takes (minutes)
 	$(BIN)/python -m tests.bench.wear
 
-schemas: setup ## Write schemas/ anew from the models
+schemas: setup ## Write schemas/ and docs/settings.md anew from the models
 	$(BIN)/python -m connector.schemas schemas connector/devorg/objects/describe
+	$(BIN)/python -m connector.reference > docs/settings.md
 
 clean: ## Remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

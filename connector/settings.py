@@ -186,30 +186,32 @@ class StorageSettings(_Section):
 class MqttSettings(_Section):
     """The broker."""
 
-    host: str = Field("127.0.0.1", min_length=1)
-    port: int = Field(1883, ge=1, le=65535)
-    tls: bool = False
+    host: str = Field("127.0.0.1", min_length=1, description="The broker's name or address.")
+    port: int = Field(1883, ge=1, le=65535, description="Its port; 8883 is the usual one with TLS.")
+    tls: bool = Field(default=False, description="Encrypt, and check the broker's certificate.")
     ca_file: str = Field("", description="CA certificates; empty: the system's.")
-    keepalive: Duration = timedelta(seconds=30)
+    keepalive: Duration = Field(timedelta(seconds=30), description="A link silent for longer counts as broken.")
     client_id: str = Field("", max_length=128, description="Empty: salesforce-sync-{node}, of a mirror -mirror-{node}.")
-    protocol: Literal["5", "3.1.1"] = "5"
+    protocol: Literal["5", "3.1.1"] = Field("5", description="3.1.1 has no message properties.")
     max_payload: ByteSize = Field(ByteSize(256 * 1024), ge=1024, description="Largest message taken from the mesh.")
-    root: TopicText = "blackroad/salesforce"
+    root: TopicText = Field("blackroad/salesforce", description="The beginning of every topic but the signals'.")
     retain_records: bool = Field(default=False, description="Keep every record as a retained message.")
 
 
 class SignalSettings(_Section):
     """BlackRoad signals."""
 
-    enabled: bool = True
-    target: str = Field("OS", pattern=r"^[A-Z0-9]{2,8}$")
+    enabled: bool = Field(default=True, description="Send signals.")
+    target: str = Field("OS", pattern=r"^[A-Z0-9]{2,8}$", description="Whom they go to, and come from.")
     batch_interval: Duration = Field(timedelta(seconds=5), description="At most one records_updated per interval.")
 
 
 class CommandSettings(_Section):
     """Writes from the mesh."""
 
-    on_conflict: Literal["reject", "merge", "overwrite"] = "merge"
+    on_conflict: Literal["reject", "merge", "overwrite"] = Field(
+        "merge", description="For commands that do not say: what to do with a field that changed on both sides."
+    )
     per_minute: int = Field(0, ge=0, description="Per object; 0: no limit.")
     deletes_per_hour: int = Field(0, ge=0, description="Per object; 0: no limit.")
     settle_for: Duration = Field(
@@ -223,14 +225,14 @@ class CommandSettings(_Section):
 class QuerySettings(_Section):
     """Queries from the mesh."""
 
-    max_page: int = Field(500, ge=1, le=5000)
-    timeout: Duration = timedelta(seconds=2)
+    max_page: int = Field(500, ge=1, le=5000, description="Records of one reply at most.")
+    timeout: Duration = Field(timedelta(seconds=2), description="A query that takes longer is ended.")
 
 
 class HealthSettings(_Section):
     """The health document."""
 
-    interval: Duration = timedelta(seconds=30)
+    interval: Duration = Field(timedelta(seconds=30), description="Published this often, and on a change of state.")
 
 
 class MetricsSettings(_Section):
@@ -247,7 +249,7 @@ class MetricsSettings(_Section):
 class WebSettings(_Section):
     """The status page."""
 
-    enabled: bool = False
+    enabled: bool = Field(default=False, description="Serve it from the daemon.")
     listen: ListenHere = Field("127.0.0.1:8099", description="A loopback address.")
 
     @property
@@ -260,15 +262,15 @@ class LimitSettings(_Section):
     """The API budget."""
 
     daily_api_calls: int = Field(15000, ge=1, description="A ceiling of our own; the org's lower one wins.")
-    warn_at: float = Field(0.8, gt=0, le=1)
-    reserve_for_commands: float = Field(0.1, ge=0, lt=1)
+    warn_at: float = Field(0.8, gt=0, le=1, description="Part of a daily limit at which a signal warns.")
+    reserve_for_commands: float = Field(0.1, ge=0, lt=1, description="Part of it that loads and polls leave alone.")
 
 
 class LogSettings(_Section):
     """Logging."""
 
-    format: Literal["auto", "json", "console"] = "auto"
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else json.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is less is left out.")
 
 
 class Secrets(BaseModel):

@@ -93,7 +93,7 @@ def _changes(topics: Topics, one: Parameter) -> dict[str, Channel]:
         "record": Channel(
             address=topics.record("{Object}", RecordId("{Id}")),
             description="Records as they stand, with `mqtt.retain_records` alone.",
-            messages=("record", "cleared"),
+            messages=("record", "empty"),
             parameters={"Object": one, "Id": _ID},
             operations=(
                 Operation(
@@ -175,9 +175,14 @@ def _controls(topics: Topics) -> dict[str, Channel]:
         "reply": Channel(
             address=_with(topics.reply("verb"), "verb"),
             description="Replies to control messages that named no reply address.",
-            messages=("reply",),
+            messages=("reply", "empty"),
             parameters={"verb": verb},
-            operations=(Operation(name="publishReply", action="send", summary="Answer who named no address."),),
+            operations=(
+                Operation(
+                    name="publishReply", action="send", messages=("reply",), summary="Answer who named no address."
+                ),
+                Operation(name="tryBroker", action="send", messages=("empty",), summary="`doctor` tries its rights."),
+            ),
         ),
     }
 
@@ -196,7 +201,7 @@ def _states(topics: Topics, one: Parameter) -> dict[str, Channel]:
         "hole": Channel(
             address=topics.hole("{Object}"),
             description="Intervals in which the replica may differ from the org; retained while open.",
-            messages=("hole", "cleared"),
+            messages=("hole", "empty"),
             parameters={"Object": one},
             operations=(
                 Operation(name="openHole", action="send", retain=True, summary="Open one, or clear what was retained."),

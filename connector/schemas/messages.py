@@ -80,8 +80,8 @@ MESSAGES: Mapping[str, MessageType] = {
         },
         content_type="text/plain",
     ),
-    "cleared": MessageType(
-        title="An empty payload: what was retained is gone",
+    "empty": MessageType(
+        title="An empty payload: what was retained is gone, or a try whether the broker takes a message",
         document=None,
         schema={"type": "string", "maxLength": 0},
         content_type="text/plain",

@@ -22,6 +22,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "ports": frozenset({"model", "errors"}),
     "settings": frozenset({"model", "errors"}),
     "logs": frozenset(),
+    "reference": frozenset({"settings"}),
     "schemas": frozenset({"model", "mesh", "outbound", "serve", "settings"}),
     **dict.fromkeys(DOORS, NOUNS | {"settings"}),
     "salesforce": NOUNS | {"settings", "eventbus"},

@@ -17,17 +17,22 @@ from pydantic import BaseModel
 from connector.cli.main import cli
 from connector.cli.outcome import FAILED, NO_BROKER, NO_ORG, WRONG_USAGE, exit_code
 from connector.errors import BrokerDown, ConfigError, LinkDown, LoginRefused, PoisonError
+from connector.inbound.settle import DELETION_FLOOR, DELETION_SHARE
 from connector.mesh.topics import Incoming, Topics
 from connector.model.ids import RecordId
+from connector.model.where import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES
 from connector.outbound.payload import CommandPayload
+from connector.reference import reference
 from connector.schemas import schemas
+from connector.serve import control
 from connector.serve.control_payload import CONTROLS
+from connector.serve.query import queries
+from connector.serve.query.answer import PAGE_BYTES
 from connector.settings import Secrets, Settings
+from connector.store.troubles import MAX_QUARANTINED
+from tests.documents import DOCUMENTS, GUIDES, ROOT, shell_lines, shown_commands, spans
 
-ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-GUIDES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-DOCUMENTS = [*GUIDES, ROOT / "CHANGELOG.md", *sorted((ROOT / "connector").rglob("*.md"))]
 EVENTS = ROOT / "docs" / "events.md"
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
 
@@ -47,20 +52,6 @@ def rows(text: str) -> list[list[str]]:
     cells = [[c.strip().replace("\\|", "|") for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     headings = {text.splitlines()[i - 1] for i, line in enumerate(text.splitlines()) if line.startswith("|---")}
     return [row for line, row in zip(lines, cells, strict=True) if line not in headings]
-
-
-def spans(text: str) -> list[str]:
-    """What stands in backticks, outside of blocks."""
-    return [
-        span.replace("\\|", "|") for span in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    ]
-
-
-def shell_lines(text: str) -> list[str]:
-    """The lines of every shell block, continued ones joined."""
-    blocks = re.findall(r"```(\w*)\n(.*?)```", text, flags=re.DOTALL)
-    shell = [block for language, block in blocks if language in ("sh", "")]
-    return [line for block in shell for line in block.replace("\\\n", " ").splitlines()]
 
 
 # --- Log events ---------------------------------------------------------------------------------------------------
@@ -139,7 +130,7 @@ def test_the_operations_and_verbs_of_a_topic_are_those_that_are_served() -> None
 
 def test_the_command_that_is_shown_is_a_valid_one() -> None:
     """Whoever copies the `mosquitto_pub` line gets a result, not a rejection."""
-    (line,) = [line for line in shell_lines(text_of(README)) if line.startswith("mosquitto_pub")]
+    (line,) = [line for line in shell_lines(README) if line.startswith("mosquitto_pub")]
     words = shlex.split(line)
     option = dict(zip(words[1::2], words[2::2], strict=True))
     assert Topics().parse(option["-t"]) == Incoming("command", "Contact", "update")
@@ -198,15 +189,6 @@ def test_exit_codes() -> None:
     assert [exit_code(error) for error in errors] == [FAILED, WRONG_USAGE, NO_ORG, NO_ORG, NO_BROKER]
 
 
-def shown_commands() -> list[str]:
-    """Every call of the program that a document shows."""
-    found = []
-    for path in DOCUMENTS:
-        candidates = [*shell_lines(text_of(path)), *spans(text_of(path))]
-        found += [line.removeprefix(".venv/bin/") for line in candidates]
-    return sorted({line for line in found if line.startswith("salesforce-sync ") and not re.search(r"…|\.\.\.", line)})
-
-
 @pytest.mark.parametrize("line", shown_commands())
 def test_every_command_line_that_is_shown_can_be_typed(line: str) -> None:
     """Its command and its options are there, and its arguments are of the right kind."""
@@ -245,7 +227,7 @@ def _members(schema: Mapping[str, Any], part: Mapping[str, Any], prefix: str = "
         yield from _members(schema, inner, f"{prefix}{name}.")
 
 
-@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_dotted_names_are_settings_health_members_events_or_files(path: Path) -> None:
     """A key that was renamed is renamed in the documents as well."""
     health = schemas()["health"]
@@ -255,7 +237,7 @@ def test_dotted_names_are_settings_health_members_events_or_files(path: Path) ->
     assert {name for name in dotted - known if not (ROOT / name).exists()} == set()
 
 
-@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_environment_variables_are_those_that_are_read(path: Path) -> None:
     """Secrets by their names, settings by section and key."""
     text = text_of(path)
@@ -272,7 +254,7 @@ def test_every_target_that_is_shown_is_in_the_makefile() -> None:
     shown = {
         word
         for path in DOCUMENTS
-        for line in [*shell_lines(text_of(path)), *spans(text_of(path))]
+        for line in [*shell_lines(path), *spans(text_of(path))]
         if line.startswith("make ")
         for word in line.split()[1:2]
     }
@@ -292,4 +274,36 @@ def test_linked_and_named_files_exist(path: Path) -> None:
 def test_every_guide_can_be_reached_from_the_readme() -> None:
     """A document that nobody is led to is not there."""
     links = re.findall(r"\]\(([^)\s]+)\)", text_of(README))
-    assert {str(path.relative_to(ROOT)) for path in GUIDES} - {"README.md"} <= set(links)
+    guides = {str(path.relative_to(ROOT)) for path in [*GUIDES, ROOT / "CONTRIBUTING.md"]}
+    assert guides - {"README.md"} <= set(links)
+
+
+def test_the_reference_of_the_settings_is_that_of_the_model() -> None:
+    """After a change of a setting: `make schemas`. Every key says what it means."""
+    assert text_of(ROOT / "docs" / "settings.md") == reference()
+    assert [row for row in rows(reference()) if row[-1] in ("", "None")] == []
+    keys = {span for row in rows(reference()) for span in spans(row[0])}
+    assert {key for key in _keys(Settings) if "." in key and not key.startswith("secrets.")} <= keys
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    """Each number of the table, where it is a constant."""
+    limits = {row[0]: row[1] for row in rows(section(ROOT / "docs" / "limits.md", "Numbers"))}
+    page = f"`query.max_page` records, {PAGE_BYTES // 1024} KiB"
+    assert limits["a page of a query's reply"] == page
+    conditions = f"{MAX_CONDITIONS} comparisons, {MAX_DEPTH} levels, {MAX_VALUES} values in a list"
+    assert limits["a condition"] == conditions
+    assert limits["queries"].startswith(f"{queries.WORKERS} at once, {queries.MAX_WAITING} waiting")
+    assert limits["requests `sync` and `verify`"] == f"{control.MAX_WAITING} waiting"
+    assert limits["quarantined events"] == f"{MAX_QUARANTINED:,}"
+    assert limits["deletions that a comparison makes by itself"].endswith(f"or {DELETION_FLOOR}")
+    assert DELETION_SHARE == 0.1
+    assert limits["a message from the mesh"] == f"`mqtt.max_payload`, {Settings().mqtt.max_payload // 1024} KiB"
+
+
+def test_every_test_that_is_shown_is_there() -> None:
+    """Paths behind `pytest`."""
+    lines = [line for path in DOCUMENTS for line in shell_lines(path) if "bin/pytest" in line]
+    paths = [word for line in lines for word in shlex.split(line, comments=True) if word.startswith("tests/")]
+    assert len(paths) > 3
+    assert [path for path in paths if not (ROOT / path).exists()] == []
