@@ -340,6 +340,10 @@ class Unit(Protocol):
         """Make one index of the object's, or take up to `rows` records into its text index; True if there is more."""
         ...
 
+    def settle_index(self, object_name: str) -> None:
+        """Tell the object's text index of the rows that wait for others; a search finds them in any case."""
+        ...
+
     def records(self, spec: ObjectSpec, ids: Iterable[RecordId]) -> dict[RecordId, StoredRecord]:
         """Those of the records that are stored, deleted ones included."""
         ...

@@ -11,6 +11,9 @@ from connector.ports import Replica, Unit
 PIECE_ROWS = 1000
 # How often it is looked for an object that has been loaded, or described anew, since.
 LOOK_S = 1.0
+# So long at most the words of a few rows wait for more (`store/textindex.py`). Our own searches find them meanwhile;
+# other programs read the index as it is.
+SETTLE_S = 10.0
 
 Loaded = Callable[[Unit, str], bool]
 
@@ -29,11 +32,26 @@ async def index_objects(replica: Replica, names: Collection[str], ready: Loaded 
             more = await replica.run(partial(_piece, name, ready))
 
 
+async def settle_objects(replica: Replica, names: Collection[str]) -> None:
+    """Have the text indexes of these objects say what the rows say."""
+    for name in names:
+        await replica.run(partial(_settle, name))
+
+
 async def keep_indexed(replica: Replica, names: Callable[[], Collection[str]], ready: Loaded = loaded) -> None:
     """Make what loaded objects lack, whenever that is; does not end."""
+    elapsed_s = asyncio.get_running_loop().time
+    settled_s = elapsed_s()
     while True:
         await index_objects(replica, list(names()), ready)
+        if elapsed_s() - settled_s >= SETTLE_S:
+            await settle_objects(replica, list(names()))
+            settled_s = elapsed_s()
         await asyncio.sleep(LOOK_S)
+
+
+def _settle(name: str, unit: Unit) -> None:
+    unit.settle_index(name)
 
 
 def _piece(name: str, ready: Loaded, unit: Unit) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from connector.app.clock import wall_clock_ms
-from connector.app.indexing import index_objects
+from connector.app.indexing import index_objects, settle_objects
 from connector.app.org import opened_org
 from connector.app.rules import inbound_rules
 from connector.inbound.engine import Inbound, Outlets
@@ -43,6 +43,7 @@ async def sync_once(settings: Settings, objects: Sequence[str] | None, progress:
             await inbound.loader.load(name)
         await inbound.sync()
         await index_objects(database, list(inbound.catalog.specs))
+        await settle_objects(database, list(inbound.catalog.specs))
     return rounds
 
 

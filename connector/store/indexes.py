@@ -1,7 +1,7 @@
 """What makes an object's records quick to find: a full-text index, and an index per field that is looked up by.
 
 They are made when the object has been loaded, a piece at a time, since a load that maintains them takes several times
-as long; from its first piece on the full-text index is kept in the transaction that changes a record.
+as long; from its first piece on what changes in a record is kept for the full-text index in the same transaction.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from connector.store.names import field_index, quoted, text_index
 from connector.store.part import Part
 from connector.store.queries import load
 from connector.store.tables import objects
-from connector.store.textindex import listed, make
+from connector.store.textindex import listed, make, settle
 
 _SQL = load("objects")
 _ALL_ROWS = 2**63 - 1
@@ -39,6 +39,12 @@ class Indexes(Part):
             make(self._db, columns)
         self._fill(columns, 0 if state == "none" else int(str(position)), rows)
         return True
+
+    def settle_index(self, object_name: str) -> None:
+        """Tell the object's text index of the rows that wait for others."""
+        columns = objects(self._db).get(object_name)
+        if columns is not None:
+            settle(self._db, columns)
 
     def _missing(self, columns: ObjectColumns) -> Iterator[str]:
         for field in columns.looked_up:

@@ -61,8 +61,7 @@ def count(connection: apsw.Connection, columns: ObjectColumns, text: str | None,
     conditions = condition(columns, where, bindings)
     words = _words(connection, columns, text)
     if words is not None:
-        bindings["text"] = words
-        conditions += f" AND {text_condition(columns)}"
+        conditions += f" AND {text_condition(connection, columns, words, bindings)}"
     elif text is not None:
         return 0
     # Names are known columns; values are bound.
@@ -90,8 +89,7 @@ def _ordered(
     by, bindings = order(columns, order_by), Bindings(limit=limit)
     conditions = [condition(columns, where, bindings), behind(columns, by, after, bindings)]
     if words is not None:
-        bindings["text"] = words
-        conditions.append(text_condition(columns))
+        conditions.append(text_condition(connection, columns, words, bindings))
     direction = "DESC" if by.descending else "ASC"
     # Names are known columns; values are bound.
     query = (

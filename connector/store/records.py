@@ -75,6 +75,7 @@ class Records(Part):
         rows = self._db.executemany(statements(spec).rowid, changed)
         rewrite(
             self._db,
+            spec.name,
             spec.table,
             names,
             [Edit(rowid, *texts[record_id]) for record_id, rowid in rows if rowid <= filled],

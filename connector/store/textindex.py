@@ -1,4 +1,4 @@
-"""The full-text index of an object's table, kept in the transaction that changes a record.
+"""The full-text index of an object's table, and what it has not been told of yet.
 
 The index holds no text of its own: it takes the table's, by its rowids, which a table with an index keeps through
 VACUUM. What is taken out of it must be what was put in, so while it is being filled the rows that are not in it yet are
@@ -7,6 +7,9 @@ left alone: those behind `object.search_row`.
 Whoever writes rows calls `rewrite`. Triggers would do it by themselves, at five times the cost: SQLite gives each of
 their statements a savepoint, at which FTS5 writes down what it has gathered. Only the removal of a row, which is rare,
 is left to one.
+
+FTS5 writes six pages for one row, and hardly more for fifty. So a row that changes alone is put into `late_text`, one
+page, with the texts that the index holds for it; who searches looks at these rows beside the index (`textsearch.py`).
 
 Only what SQLite 3.40 knows is used, so that the programs of Debian 12 can read the file.
 """
@@ -18,13 +21,17 @@ from functools import lru_cache
 import apsw
 
 from connector.model.objects import ObjectColumns
+from connector.store.columns import from_json, json_or_none
 from connector.store.names import field_index, quoted, text_index
 from connector.store.queries import load
 
 _SQL = load("objects")
 # Case and accents make no difference. Beginnings of up to three letters have lists of their own: for others FTS5 puts
 # the lists of all words that begin so together before it answers, and `jane@example.com` asks for the words with `com`.
-_TOKENIZER = "tokenize=\"unicode61 remove_diacritics 2\", prefix='1 2 3'"
+TOKENIZER = "tokenize=\"unicode61 remove_diacritics 2\", prefix='1 2 3'"
+
+# So many rows of an object wait at most: who searches reads them all.
+MOST_LATE = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +47,43 @@ class Edit:
     after: Sequence[str | None]
 
 
-def rewrite(connection: apsw.Connection, table: str, fields: Sequence[str], edits: Iterable[Edit]) -> None:
-    """Take the old texts of rows out of an index and put the new ones in, with the transaction that has changed them.
+def rewrite(connection: apsw.Connection, name: str, table: str, fields: Sequence[str], edits: Sequence[Edit]) -> None:
+    """Have the index of the object `name` follow the rows that this transaction has changed; a few wait for more."""
+    if not edits:
+        return
+    waiting = int(connection.execute(_SQL["late_count"], (name,)).get)
+    if waiting + len(edits) <= MOST_LATE:
+        # A row that waits already stays as it is: the index holds its texts from before that.
+        late = ((name, edit.rowid, json_or_none(edit.before)) for edit in edits)
+        connection.executemany(_SQL["add_late"], late)
+        return
+    if waiting:
+        edits = _with_late(connection, name, table, fields, edits)
+        connection.execute(_SQL["forget_late"], (name,))
+    _write(connection, table, fields, edits)
+
+
+def settle(connection: apsw.Connection, columns: ObjectColumns) -> None:
+    """Tell the index of the rows that wait."""
+    edits = _with_late(connection, columns.name, columns.table, columns.searched, ())
+    if edits:
+        connection.execute(_SQL["forget_late"], (columns.name,))
+        _write(connection, columns.table, columns.searched, edits)
+
+
+def _with_late(
+    connection: apsw.Connection, name: str, table: str, fields: Sequence[str], edits: Iterable[Edit]
+) -> Sequence[Edit]:
+    """The edits and those that waited, each from what the index holds to what the row is now."""
+    late = {int(row): from_json(indexed) for row, indexed in connection.execute(_SQL["late"], (name,))}
+    now = [Edit(edit.rowid, late.pop(edit.rowid, edit.before), edit.after) for edit in edits]
+    # The names come from the spec that define() checked.
+    texts = f"SELECT {', '.join(map(quoted, fields))} FROM {quoted(table)} WHERE rowid = ?"  # noqa: S608
+    return now + [Edit(row, indexed, *connection.execute(texts, (row,))) for row, indexed in late.items()]
+
+
+def _write(connection: apsw.Connection, table: str, fields: Sequence[str], edits: Iterable[Edit]) -> None:
+    """Take the old texts of rows out of an index and put the new ones in.
 
     In the order of the rows: given a smaller rowid than the last, FTS5 writes down what it has gathered.
     """
@@ -68,6 +110,7 @@ def before_alter(connection: apsw.Connection, present: ObjectColumns, wanted: Ob
     connection.execute(f"DROP TRIGGER IF EXISTS {_trigger(present.table)}")
     if present.searched != wanted.searched:
         connection.execute(f"DROP TABLE IF EXISTS {quoted(text_index(present.table))}")
+        connection.execute(_SQL["forget_late"], (present.name,))
         connection.execute(_SQL["set_search_state"], ("none", 0, present.name))
     for field in present.looked_up:
         if field not in wanted.looked_up or present.fields[field] != wanted.fields[field]:
@@ -85,7 +128,7 @@ def make(connection: apsw.Connection, columns: ObjectColumns) -> None:
     """Make the index, empty, and its trigger."""
     # In double quotes: by them Datasette finds the index of a table.
     index, content = quoted(text_index(columns.table)), quoted(columns.table)
-    connection.execute(f"CREATE VIRTUAL TABLE {index} USING fts5({listed(columns)}, content={content}, {_TOKENIZER})")
+    connection.execute(f"CREATE VIRTUAL TABLE {index} USING fts5({listed(columns)}, content={content}, {TOKENIZER})")
     _make_trigger(connection, columns)
 
 
@@ -95,14 +138,17 @@ def listed(columns: ObjectColumns, prefix: str = "") -> str:
 
 
 def _make_trigger(connection: apsw.Connection, columns: ObjectColumns) -> None:
-    table, index = quoted(columns.table), quoted(text_index(columns.table))
+    table, index, fields = quoted(columns.table), quoted(text_index(columns.table)), listed(columns)
     # The names were checked when the table was made.
     filled = f"(SELECT search_row FROM object WHERE name = '{columns.name}')"  # noqa: S608
-    remove = f"INSERT INTO {index} ({index}, rowid, {listed(columns)}) "
-    remove += f"VALUES ('delete', OLD.rowid, {listed(columns, 'OLD.')});"
-    trigger = _trigger(columns.table)
+    late = f"FROM late_text WHERE object = '{columns.name}' AND row = OLD.rowid"
+    remove = f"INSERT INTO {index} ({index}, rowid, {fields}) SELECT 'delete', OLD.rowid"
+    indexed = ", ".join(f"json_extract(indexed, '$[{i}]')" for i in range(len(columns.searched)))
     connection.execute(
-        f"CREATE TRIGGER {trigger} AFTER DELETE ON {table} WHEN OLD.rowid <= {filled} BEGIN {remove} END"
+        f"CREATE TRIGGER {_trigger(columns.table)} AFTER DELETE ON {table} WHEN OLD.rowid <= {filled} BEGIN "
+        f"{remove}, {listed(columns, 'OLD.')} WHERE NOT EXISTS (SELECT 1 {late}); "
+        f"{remove}, {indexed} {late} AND indexed IS NOT NULL; "
+        f"DELETE {late}; END"
     )
 
 

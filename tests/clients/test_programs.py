@@ -111,8 +111,8 @@ def test_datasette_shows_and_searches_while_the_daemon_writes(stack: Stack) -> N
     stack.until_change(made)
     until(lambda: stack.replica.searchable("Contact"))
     with datasette(stack) as url, People(stack.told["url"], seed=9) as people:
-        found = _fetched(f"{url}/contact.json?_shape=array&_search=datasettling")
-        assert [row["Id"] for row in found] == [made]
+        search = f"{url}/contact.json?_shape=array&_search=datasettling"
+        until(lambda: [row["Id"] for row in _fetched(search)] == [made])
         for _ in range(20):
             shown = _fetched(f"{url}/contact_live.json?_shape=array&_size=1000")
             assert all(row["_deleted_at"] is None for row in shown)

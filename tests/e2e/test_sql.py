@@ -49,7 +49,8 @@ def test_the_documented_commands_answer(stack: Stack) -> None:
     stack.until_change(gone, "delete")
     until(lambda: stack.replica.searchable("Contact"))
     assert len(shell(stack, block("sh", "sqlite3 -readonly").strip())) == 5
-    assert asked(stack, block("sql", "contact_search")) == ["Jané Doe|j@example.com"]
+    # A few seconds behind the rows.
+    until(lambda: asked(stack, block("sql", "contact_search")) == ["Jané Doe|j@example.com"])
     phones = "SELECT after ->> 'Phone' FROM change WHERE object = 'Contact' AND after ->> 'Phone' IN ('1', '2')"
     assert asked(stack, phones) == ["1", "2"]
 

@@ -16,6 +16,7 @@ from connector.errors import SearchNotReady
 from connector.model.query import Filter, FilterOperator
 from connector.store import ReadOnlyReplica, Session
 from connector.store import textsearch as textsearch_module
+from connector.store.textindex import MOST_LATE
 from tests.store_nouns import NOW_MS, record, record_id, spec_of
 
 PERSON_FIELDS = {"Name": "string", "Email": "email", "Notes__c": "textarea", "OwnerId": "reference", "Size__c": "int"}
@@ -204,6 +205,7 @@ def test_it_says_what_the_rows_say(tmp_path: Path, seed: int) -> None:
             if turn % 10 == 9:
                 session.run(lambda unit: unit.trim(NOW_MS + 2, 1, 1, 3))
         extend(session, rows=7)
+        session.run(lambda unit: unit.settle_index("Person__c"))
     with contextlib.closing(apsw.Connection(str(tmp_path / "new.db"))) as connection:
         # Raises where the index holds anything else than the table's texts.
         connection.execute("INSERT INTO person__c_search (person__c_search, rank) VALUES ('integrity-check', 1)")
@@ -260,6 +262,32 @@ def test_a_vacuum_changes_nothing(session: Session, tmp_path: Path) -> None:
     connection.close()
     with ReadOnlyReplica(tmp_path / "replica.db") as reader:
         assert (found(reader, "janet"), found(reader, "tea")) == ([3], [2])
+
+
+def test_a_few_rows_wait_for_more(session: Session, reader: ReadOnlyReplica) -> None:
+    """A change alone leaves the index as it is and is found all the same; many at once, or settling, write it."""
+
+    def in_index(word: str) -> int:
+        statement = "SELECT count(*) FROM person__c_search WHERE person__c_search MATCH ?"
+        rows: int = session.run(lambda unit: unit._db.execute(statement, (word,)).get)  # type: ignore[attr-defined]  # as other programs ask
+        return rows
+
+    session.run(lambda unit: unit.settle_index("Person__c"))
+    session.run(lambda unit: unit.put(PERSON, [person(2, Name="Wanda Doe", Notes__c="tea tea tea")]))
+    assert (found(reader, "wanda"), found(reader, "jane"), set(found(reader, "tea"))) == ([2], [3], {1, 2})
+    assert (in_index("wanda"), in_index("jane")) == (0, 2)
+    assert reader.count("Person__c", text="wanda") == 1
+    assert [r.id for r in reader.search("Person__c", text="doe", order_by="Name", limit=9).records] == [
+        record_id(3),
+        record_id(2),
+    ]
+    session.run(lambda unit: unit.settle_index("Person__c"))
+    assert (in_index("wanda"), in_index("jane")) == (1, 1)
+    session.run(lambda unit: unit.put(PERSON, [person(n, Name="Crowd") for n in range(100, 100 + MOST_LATE)]))
+    assert in_index("crowd") == 0
+    session.run(lambda unit: unit.put(PERSON, [person(3, Name="Overflow"), person(100, Name="Crowd again")]))
+    assert (in_index("crowd"), in_index("overflow"), in_index("smith")) == (MOST_LATE, 1, 0)
+    assert found(reader, "again") == [100]
 
 
 def test_other_programs_search_as_well(session: Session, tmp_path: Path) -> None:

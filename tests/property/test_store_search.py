@@ -106,6 +106,7 @@ class Table:
         """Make the whole index, and have SQLite look whether it is sound."""
         while self.session.run(lambda unit: unit.extend_indexes("Widget__c", 2)):
             pass
+        self.session.run(lambda unit: unit.settle_index("Widget__c"))
         check = "INSERT INTO widget__c_search (widget__c_search, rank) VALUES ('integrity-check', 1)"
         if any(field.searched for field in self.spec.fields):
             self.session.run(lambda unit: unit._db.execute(check).fetchall())  # type: ignore[attr-defined]  # SQLite's own word

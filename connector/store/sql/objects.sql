@@ -17,5 +17,17 @@ SELECT search, search_row FROM object WHERE name = ?;
 -- name: search_row
 SELECT search_row FROM object WHERE name = ?;
 
+-- name: late_count
+SELECT count(*) FROM late_text WHERE object = ?;
+
+-- name: late
+SELECT row, indexed FROM late_text WHERE object = ?;
+
+-- name: add_late
+INSERT OR IGNORE INTO late_text (object, row, indexed) VALUES (?, ?, ?);
+
+-- name: forget_late
+DELETE FROM late_text WHERE object = ?;
+
 -- name: set_search_state
 UPDATE object SET search = ?, search_row = ? WHERE name = ?;

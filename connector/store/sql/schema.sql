@@ -174,3 +174,12 @@ CREATE TABLE object (
     search TEXT NOT NULL DEFAULT 'none' CHECK (search IN ('none', 'filling', 'ready')),
     search_row INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
+
+-- Rows whose words an object's text index has not been told of yet: `indexed` are the texts that it holds for the row, a
+-- JSON array in the order of its columns; null: none, the row is new.
+CREATE TABLE late_text (
+    object TEXT NOT NULL,
+    row INTEGER NOT NULL,
+    indexed TEXT,
+    PRIMARY KEY (object, row)
+) STRICT, WITHOUT ROWID;
