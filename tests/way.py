@@ -13,10 +13,10 @@ import orjson
 from connector.inbound.apply import Applied
 from connector.inbound.engine import Inbound, InboundRules, Outlets
 from connector.inbound.poll import PollRules
+from connector.inbound.position import StreamRules
 from connector.inbound.repair import RepairRules
 from connector.inbound.rounds import Round
 from connector.inbound.snapshot import LoadRules
-from connector.inbound.stream import StreamRules
 from connector.model.change import Change
 from connector.model.ids import RecordId
 from connector.model.message import Message

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 from connector.inbound.engine import InboundRules
 from connector.inbound.poll import PollRules
+from connector.inbound.position import StreamRules
 from connector.inbound.repair import RepairRules
 from connector.inbound.snapshot import LoadRules
-from connector.inbound.stream import StreamRules
 from connector.model.command import ConflictPolicy
 from connector.outbound.rules import OutboundRules, WriteRules
 from connector.serve.query.queries import QueryRules

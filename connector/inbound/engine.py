@@ -9,18 +9,20 @@ from typing import Any, Literal
 import structlog
 
 from connector.errors import PoisonError
+from connector.inbound.applier import StreamListeners, StreamState
 from connector.inbound.apply import Applied, Applying
 from connector.inbound.backlog import Backlog
 from connector.inbound.catalog import Catalog
 from connector.inbound.fence import Fences, Memory
 from connector.inbound.poll import Poller, PollRules
+from connector.inbound.position import StreamRules
 from connector.inbound.proofs import Proofs
 from connector.inbound.reconcile import Reconciled, Reconciler
 from connector.inbound.repair import Repairer, RepairRules
 from connector.inbound.rounds import Round, Tools
 from connector.inbound.settle import Settler
 from connector.inbound.snapshot import Loader, LoadRules, Progress
-from connector.inbound.stream import StreamListeners, StreamLoop, StreamRules, StreamState
+from connector.inbound.stream import StreamLoop
 from connector.model.message import Message
 from connector.ports import ChangeSource, Hole, OrgClient, Purpose, Replica
 

@@ -101,6 +101,13 @@ class Watcher:
         """True while it is subscribed."""
         return self._ready.is_set()
 
+    def unsubscribe(self) -> None:
+        """Stay connected and receive no more; returns once the broker has said so."""
+        done = threading.Event()
+        self._client.on_unsubscribe = lambda *_: done.set()
+        self._client.unsubscribe(list(self._filters))
+        until(done.is_set, say=lambda: "the watcher is still subscribed")
+
     def mark(self) -> int:
         """A point in time, for `since`."""
         return len(self._messages)

@@ -260,7 +260,7 @@ async def test_a_batch_that_was_rolled_back_is_applied_when_it_comes_again(
                 raise StoreBusy("locked")
             return applied
 
-        monkeypatch.setattr("connector.inbound.stream.apply_events", failing)
+        monkeypatch.setattr("connector.inbound.applier.apply_events", failing)
         async with way.running("stream"):
             way.source.send(update)
             await until(lambda: tries == 1 and way.inbound.stream_state.status == "live")
