@@ -1,8 +1,14 @@
-"""A socket that takes and gives in large pieces: paho reads a byte at a time and writes a packet at a time."""
+"""A socket that takes and gives in large pieces: paho reads a byte at a time and writes a packet at a time.
+
+Between paho's packets, whose borders it knows, it sends packets of ours, and it takes out the acknowledgements of these
+before paho sees them.
+"""
 
 import contextlib
 import socket
 import ssl
+
+from connector.mesh.packets import PUBACK, Puback, header, puback
 
 _READ_BYTES = 65_536
 # Unsent beyond this is sent before more is taken; a socket that takes no more then holds paho back.
@@ -20,25 +26,63 @@ class BufferedSocket:
         self.raw = raw
         self._read = b""
         self._at = 0
+        self._left = 0  # of the packet that paho is reading
+        self._cut = False  # what has been read ends within a packet's header, or an acknowledgement
+        self._acknowledgements: list[Puback] = []
         self._unsent = bytearray()
 
     def recv(self, buffer_size: int) -> bytes:
-        """At most so many bytes; empty at the end of the stream.
+        """At most so many bytes of one packet that is not an acknowledgement; empty at the end of the stream.
 
         Raises:
             BlockingIOError, ssl.SSLWantReadError: Nothing is there now.
             OSError: The connection is broken.
         """
-        if self._at == len(self._read):
-            self._read, self._at = self.raw.recv(_READ_BYTES), 0
-        piece = self._read[self._at : self._at + buffer_size]
+        if not self._left:
+            self._sort()
+        if self._at == len(self._read) or not self._left:
+            if self._acknowledgements:
+                raise BlockingIOError  # first these; what the socket has besides it tells again
+            more = self.raw.recv(_READ_BYTES)
+            if not more:
+                return b""
+            self._read, self._at, self._cut = self._read[self._at :] + more, 0, False
+            if not self._left:
+                self._sort()
+            if not self._left:
+                raise BlockingIOError
+        piece = self._read[self._at : self._at + min(buffer_size, self._left)]
         self._at += len(piece)
+        self._left -= len(piece)
         return piece
+
+    def acknowledgements(self) -> list[Puback]:
+        """Those that have come since this was asked last."""
+        taken, self._acknowledgements = self._acknowledgements, []
+        return taken
+
+    def _sort(self) -> None:
+        """At the border of two packets: take out acknowledgements, up to a packet that is paho's."""
+        while self._at < len(self._read):
+            try:
+                head = header(self._read, self._at)
+            except ValueError:
+                self._left = len(self._read) - self._at  # paho ends the connection for it
+                return
+            if head is None or (head.kind == PUBACK and self._at + head.size > len(self._read)):
+                self._cut = True
+                return
+            acknowledged = puback(self._read, self._at, head)
+            if acknowledged is None:
+                self._left = head.size
+                return
+            self._acknowledgements.append(acknowledged)
+            self._at += head.size
 
     def pending(self) -> bool:
         """True if there is something to read of which the socket does not tell any more."""
         decrypted = self.raw.pending() if isinstance(self.raw, ssl.SSLSocket) else 0
-        return self._at < len(self._read) or decrypted > 0
+        return (self._at < len(self._read) and not self._cut) or decrypted > 0
 
     def send(self, buffer: bytes | bytearray) -> int:
         """Keep the bytes for `flush`.
@@ -51,6 +95,10 @@ class BufferedSocket:
             self.flush()
         self._unsent += buffer
         return len(buffer)
+
+    def put(self, packet: bytes) -> None:
+        """Keep a whole packet of ours for `flush`, behind what paho has written; there is always room."""
+        self._unsent += packet
 
     def flush(self) -> None:
         """Send what was written.

@@ -65,7 +65,6 @@ def paho_client(settings: LinkSettings) -> Client:
         manual_ack=True,
     )
     client.connect_timeout = settings.connect_timeout_s
-    client.max_inflight_messages = 0  # no limit: the window is the link's, and paho's own walks all of it per PUBACK
     if settings.username:
         client.username_pw_set(settings.username, settings.password)
     if settings.tls is not None:
@@ -86,9 +85,15 @@ def paho_client(settings: LinkSettings) -> Client:
 
 
 @lru_cache(maxsize=16)
-def content_type(value: str) -> Properties:
-    """Properties of a PUBLISH that has nothing but a Content Type; not to be changed."""
-    return properties(PacketTypes.PUBLISH, ContentType=value)
+def content_type(value: str) -> bytes:
+    """Properties of a PUBLISH that has nothing but a Content Type, packed."""
+    return publish_properties(value, None)
+
+
+def publish_properties(content_type: str, correlation: bytes | None) -> bytes:
+    """Properties of a PUBLISH, packed."""
+    made = properties(PacketTypes.PUBLISH, ContentType=content_type, CorrelationData=correlation)
+    return bytes(made.pack())  # type: ignore[no-untyped-call]  # paho's own lacks the annotation
 
 
 def properties(packet: int, **values: object) -> Properties:

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTMessageInfo
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -24,8 +24,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from connector.errors import BrokerRefused, LinkDown, PoisonError
 from connector.mesh.buffered import BufferedSocket
-from connector.mesh.client import LinkSettings, content_type, paho_client, properties
+from connector.mesh.client import LinkSettings, content_type, paho_client, publish_properties
 from connector.mesh.outgoing import Outcome, Outgoing
+from connector.mesh.packets import publish
 from connector.model.message import Delivery, Message
 
 log = structlog.get_logger()
@@ -39,10 +40,12 @@ _REFUSED_FOR_GOOD = frozenset({0x84, 0x85, 0x86, 0x87, 0x8A, 0x8C})
 _POISON = frozenset({0x87, 0x90, 0x95, 0x99})
 # PUBLISH: fixed header, topic length, packet id and the properties we set take less than this beside their content.
 _PACKET_OVERHEAD_BYTES = 64
+# Packet ids of our messages; those below are for the subscriptions, which paho numbers.
+_FIRST_ID, _LAST_ID = 256, 65_535
+_FAILED = 0x80
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(NamedTuple):
     """A publish that the broker has not acknowledged yet: the message at this place of these."""
 
     of: Outgoing
@@ -75,7 +78,8 @@ class Link:
         self._connack: asyncio.Future[ConnectFlags] = self._loop.create_future()
         self._suback: asyncio.Future[Sequence[ReasonCode]] | None = None
         self._pending: dict[int, _Pending] = {}
-        self._waiting: deque[tuple[Outgoing, int]] = deque()
+        self._waiting: deque[Outgoing] = deque()
+        self._last_id = _LAST_ID
         self._unacknowledged: deque[Received] = deque()
         self._window = PUBLISH_WINDOW
         self._max_packet_bytes: int | None = None
@@ -159,7 +163,7 @@ class Link:
         """
         if self.ended.is_set():
             raise LinkDown("not connected to the broker")
-        self._waiting.extend((outgoing, place) for place in range(len(outgoing.messages)))
+        self._waiting.append(outgoing)
         self._pump()
         await outgoing.done
 
@@ -193,34 +197,62 @@ class Link:
         return content + len(message.correlation or b"") + _PACKET_OVERHEAD_BYTES > self._max_packet_bytes
 
     def _pump(self) -> None:
-        while self._waiting and len(self._pending) < self._window and not self.ended.is_set():
-            outgoing, place = self._waiting.popleft()
-            if outgoing.done.done():  # its publisher was cancelled
-                continue
-            message = outgoing.messages[place]
-            if self._is_too_large(message):
-                limit = self._max_packet_bytes
-                outgoing.settle(place, PoisonError(f"larger than the broker's maximum packet of {limit} bytes"))
-                continue
+        """Send what waits, as far as the window has room for it."""
+        now_s = self._loop.time()
+        while self._waiting and not self.ended.is_set():
+            outgoing = self._waiting[0]
+            if outgoing.begun == len(outgoing.messages) or outgoing.done.done():  # its publisher was cancelled
+                self._waiting.popleft()
+            elif len(self._pending) < self._window:
+                place, outgoing.begun = outgoing.begun, outgoing.begun + 1
+                self._put(outgoing, place, now_s)
+            else:
+                break
+        self._flush()
+
+    def _put(self, outgoing: Outgoing, place: int, now_s: float) -> None:
+        """Hand one message to the socket, or settle it where that cannot be."""
+        message = outgoing.messages[place]
+        if self._socket is None:
+            outgoing.settle(place, LinkDown("the connection to the broker is closed"))
+        elif self._is_too_large(message):
+            limit = self._max_packet_bytes
+            outgoing.settle(place, PoisonError(f"larger than the broker's maximum packet of {limit} bytes"))
+        else:
+            packet_id = self._free_id()
             try:
-                sent = self._send(message)
+                self._socket.put(self._packet(message, packet_id))
             except ValueError as error:  # the topic has a wildcard or is too long
                 outgoing.settle(place, PoisonError(f"cannot be published: {error}"))
-                continue
-            if sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._pending[sent.mid] = _Pending(outgoing, place, self._loop.time())
             else:
-                outgoing.settle(place, LinkDown("the connection to the broker is closed"))
+                self._pending[packet_id] = _Pending(outgoing, place, now_s)
 
-    def _send(self, message: Message) -> MQTTMessageInfo:
-        extras = None
+    def _free_id(self) -> int:
+        """A packet id that no message under way has; the window is far smaller than their number."""
+        while True:
+            self._last_id = self._last_id + 1 if self._last_id < _LAST_ID else _FIRST_ID
+            if self._last_id not in self._pending:
+                return self._last_id
+
+    def _packet(self, message: Message, packet_id: int) -> bytes:
+        if message.qos != 1:
+            raise ValueError("the quality of service is not 1")
+        properties = b""
         if self._settings.mqtt5 and message.correlation is None:
-            extras = content_type(message.content_type)
+            properties = content_type(message.content_type)
         elif self._settings.mqtt5:
-            extras = properties(
-                PacketTypes.PUBLISH, ContentType=message.content_type, CorrelationData=message.correlation
-            )
-        return self._client.publish(message.topic, message.payload, message.qos, message.retain, extras)
+            properties = publish_properties(message.content_type, message.correlation)
+        return publish(message.topic, packet_id, message.payload, retain=message.retain, properties=properties)
+
+    def _take_acknowledgements(self) -> None:
+        """Settle what the broker has acknowledged, and send what that made room for."""
+        acknowledged = [] if self._socket is None else self._socket.acknowledgements()
+        for packet_id, code in acknowledged:
+            pending = self._pending.pop(packet_id, None)
+            if pending is not None:
+                pending.of.settle(pending.place, None if code < _FAILED else _outcome(code))
+        if acknowledged:
+            self._pump()
 
     # --- paho's callbacks: they run inside the loop, from `_readable`, `_writable` and `_tick`
 
@@ -248,12 +280,6 @@ class Link:
     ) -> None:
         if self._suback is not None and not self._suback.done():
             self._suback.set_result(codes)
-
-    def _on_publish(self, _client: Client, _data: Any, mid: int, code: ReasonCode, _props: Properties | None) -> None:
-        pending = self._pending.pop(mid, None)
-        if pending is not None:
-            pending.of.settle(pending.place, _outcome(code))
-        self._pump()
 
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
         try:
@@ -283,7 +309,6 @@ class Link:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
-        client.on_publish = self._on_publish
         client.on_message = self._on_message
         client.on_socket_register_write = self._on_socket_write
         client.on_socket_unregister_write = self._on_socket_idle
@@ -345,23 +370,29 @@ class Link:
             return
         self.heard_s = self._loop.time()
         self._guarded(self._client.loop_read)
+        self._take_acknowledgements()
         # What has been taken out of the socket already makes it ready no more.
         if self._attached and self._socket is not None and self._socket.pending():
             self._loop.call_soon(self._readable)
 
     def _writable(self) -> None:
         self._guarded(self._client.loop_write)
+        if self._flush() and self._attached and self._socket is not None and not self._client.want_write():
+            self._loop.remove_writer(self._socket)
+
+    def _flush(self) -> bool:
+        """Send what was written; False if the loop must tell when there is room for the rest."""
         if not self._attached or self._socket is None:
-            return
+            return False
         try:
             self._socket.flush()
         except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            return  # the loop tells when there is room again
+            self._loop.add_writer(self._socket, self._writable)
+            return False
         except OSError as error:
             self.drop(f"lost: {error.strerror}")
-            return
-        if not self._client.want_write():
-            self._loop.remove_writer(self._socket)
+            return False
+        return True
 
     def _guarded(self, step: Callable[[], MQTTErrorCode]) -> None:
         if self.ended.is_set():
@@ -391,7 +422,8 @@ class Link:
         if self._ticker is not None:
             self._ticker.cancel()
         error = LinkDown(f"the connection to the broker is closed: {reason}")
-        unsettled = [(p.of, p.place) for p in self._pending.values()] + list(self._waiting)
+        unsettled = [(p.of, p.place) for p in self._pending.values()]
+        unsettled += [(waiting, at) for waiting in self._waiting for at in range(waiting.begun, len(waiting.messages))]
         self._pending.clear()
         self._waiting.clear()
         for outgoing, place in unsettled:
@@ -402,10 +434,12 @@ class Link:
                 future.exception()  # whoever still waits gets it; nobody has to
 
 
-def _outcome(code: ReasonCode) -> Outcome:
-    """What a PUBACK's reason code says about its message."""
-    if not code.is_failure:
-        return None
-    if code.value in _POISON:
-        return PoisonError(f"the broker refuses the message: {code}")
-    return LinkDown(f"the broker cannot take the message now: {code}")
+def _outcome(code: int) -> Outcome:
+    """What a PUBACK's reason code, which is one of a failure, says about its message."""
+    try:
+        told = str(ReasonCode(PacketTypes.PUBACK, identifier=code))
+    except KeyError:
+        told = f"reason code {code}"
+    if code in _POISON:
+        return PoisonError(f"the broker refuses the message: {told}")
+    return LinkDown(f"the broker cannot take the message now: {told}")

@@ -15,6 +15,7 @@ class Outgoing:
     Attributes:
         messages: In the order in which they leave.
         outcomes: Of each: None once it is acknowledged, or while it is not known; else why it was not.
+        begun: How many have left, or never will.
         done: Done once every outcome is known; cancelled where nobody waits any more.
     """
 
@@ -23,6 +24,7 @@ class Outgoing:
         self.messages = messages
         self.outcomes: list[Outcome] = [None] * len(messages)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.begun = 0
         self._acknowledged = acknowledged
         self._left = len(messages)
         if not messages:
