@@ -212,6 +212,8 @@ def _options(limits: PubSubLimits) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", _MAX_RESPONSE_BYTES),
         ("grpc.keepalive_time_ms", ping_ms),
         ("grpc.keepalive_timeout_ms", ping_ms),
+        # The other one alone does not end a connection that has a minute of its own for every ping.
+        ("grpc.http2.ping_timeout_ms", ping_ms),
         ("grpc.http2.max_pings_without_data", 0),
         # Every session connects anew and by itself: nothing is left of the last one's failures.
         ("grpc.use_local_subchannel_pool", 1),

@@ -29,6 +29,7 @@ from connector.salesforce.pubsub import PubSubSource
 from connector.salesforce.pubsub_client import PubSubLimits
 from connector.salesforce.streaming import EventsSpent
 from tests.copies import copied
+from tests.faults.soak.link import PlainWire
 from tests.orgs import now_ms, org_session
 from tests.waiting import until
 
@@ -347,6 +348,30 @@ async def test_silence_is_no_proof_of_life(org: DevOrg, session: Session) -> Non
         org.ctx.settings.pubsub_keepalive_s = 60
         error, _ = await _until_the_end(events)
     assert str(error) == "the stream fell silent"
+
+
+async def test_a_half_open_connection_is_found_by_its_pings(org: DevOrg, session: Session) -> None:
+    """It stands and nothing passes: long before the org's next sign of life is due, the session is over."""
+    port = int(org.ctx.pubsub_url.rpartition(":")[2])
+    wire = PlainWire("127.0.0.1", port)
+    await wire.start()
+    try:
+        url = f"http://127.0.0.1:{wire.port}"
+        limits = replace(QUICK, hold_s=60, ping_s=0.5)
+        source = PubSubSource(session, url=url, channel=CHANNEL, now_ms=now_ms, limits=limits)
+        async with _events(source) as events:
+            _make(org, "A")
+            _, position = await _names(events, 1)
+            wire.silence()
+            _make(org, "B")
+            error, found = await _until_the_end(events)
+            assert isinstance(error, LinkDown)
+            assert not found
+        wire.restore()
+        async with _events(source, position) as events:
+            assert (await _names(events, 1))[0] == ["B"]
+    finally:
+        await wire.stop()
 
 
 async def test_an_org_that_is_gone_and_back(org: DevOrg, session: Session) -> None:

@@ -1,4 +1,4 @@
-"""The wire between the daemon and the broker: it can be cut, slowed and silenced, and it remembers what went over it.
+"""A wire that can be cut, slowed and silenced; that between the daemon and the broker remembers what went over it.
 
 What a subscriber receives depends on the broker's memory as well; what the daemon published and the broker acknowledged
 does not. So this is where the promise "every change reaches the mesh" is held against.
@@ -14,6 +14,7 @@ _MQTT5 = 5
 _CHUNK_BYTES = 65_536
 
 _Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Feed = Callable[[bytes], None]
 Take = Callable[[int, int, bytes], None]
 """Gets a packet: its type, flags and body."""
 
@@ -31,26 +32,22 @@ class Sent:
     acknowledged: bool = False
 
 
-class Wire:
+class PlainWire:
     """A TCP proxy on a port of its own.
 
     Attributes:
-        sent: Every PUBLISH of the daemon in the order of the wire.
         delay_s: Each piece waits so long.
-        subscribed: The broker has taken the daemon's subscriptions at least once.
     """
 
     def __init__(self, host: str, port: int) -> None:
-        """`host` and `port`: of the broker."""
+        """`host` and `port`: of the far end."""
         self._target = host, port
         self._server: asyncio.Server | None = None
         self._flows: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._open.set()
         self.port = 0
-        self.sent: list[Sent] = []
         self.delay_s = 0.0
-        self.subscribed = False
 
     async def start(self) -> None:
         """Listen; on the same port every time."""
@@ -95,8 +92,8 @@ class Wire:
             self._flows.discard(flow)
 
     async def _both_ways(self, near: _Ends, far: _Ends) -> None:
-        meter = _Meter(self.sent, self._subscribed)
-        ways = (self._pass(near[0], far[1], meter.up), self._pass(far[0], near[1], meter.down))
+        up, down = self._read_along()
+        ways = (self._pass(near[0], far[1], up), self._pass(far[0], near[1], down))
         passing = [asyncio.create_task(way) for way in ways]
         try:
             await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
@@ -106,18 +103,41 @@ class Wire:
             await asyncio.wait(passing)
             far[1].transport.abort()
 
-    def _subscribed(self) -> None:
-        self.subscribed = True
+    def _read_along(self) -> tuple[Feed, Feed]:
+        """Who is shown what passes on a new connection, up and down."""
+        return (lambda _: None), (lambda _: None)
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frames: "_Frames") -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, show: Feed) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK_BYTES):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 await self._open.wait()
                 writer.write(data)
-                frames.feed(data)
+                show(data)
                 await writer.drain()
+
+
+class Wire(PlainWire):
+    """The wire to the broker.
+
+    Attributes:
+        sent: Every PUBLISH of the daemon in the order of the wire.
+        subscribed: The broker has taken the daemon's subscriptions at least once.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        """`host` and `port`: of the broker."""
+        super().__init__(host, port)
+        self.sent: list[Sent] = []
+        self.subscribed = False
+
+    def _read_along(self) -> tuple[Feed, Feed]:
+        meter = _Meter(self.sent, self._subscribed)
+        return meter.up.feed, meter.down.feed
+
+    def _subscribed(self) -> None:
+        self.subscribed = True
 
 
 class _Meter:
