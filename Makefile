@@ -74,7 +74,8 @@ test-deploy: setup ## Install, upgrade, kill, hang, reboot and uninstall on a no
 lock: setup ## Pin what the service installs, with hashes, in deploy/requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.13,<0.14'
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-annotate --custom-compile-command 'make lock' pyproject.toml deploy/build.in -o deploy/requirements.txt
+	  --no-annotate --custom-compile-command 'make lock' --extra pubsub pyproject.toml deploy/build.in \
+	  -o deploy/requirements.txt
 
 .PHONY: stubs
 stubs: setup ## Generate connector/eventbus anew from Salesforce's pubsub_api.proto
