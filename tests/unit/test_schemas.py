@@ -17,6 +17,7 @@ from connector.schemas.messages import MESSAGES, examples
 from tests.fakes import DESCRIBES, real_describe
 
 DIRECTORY = Path(__file__).parents[2] / "schemas"
+SCHEMAS = schemas()
 
 CHANGE_EVENT, COMMAND, RESULT = (examples()[name][1]["payload"] for name in ("change", "command", "result"))
 CHANGE = CHANGE_EVENT["data"]
@@ -59,7 +60,7 @@ def _validate(name: str, document: Mapping[str, Any]) -> None:
 def test_the_contracts_examples_fit(name: str, document: Mapping[str, Any]) -> None:
     """What services were promised is what the models describe, and what the files say."""
     _validate(name, document)
-    Draft202012Validator(schemas()[name]).validate(document)
+    Draft202012Validator(SCHEMAS[name]).validate(document)
 
 
 @pytest.mark.parametrize(("name", "document"), WRONG)
@@ -67,7 +68,7 @@ def test_what_the_contract_rules_out_does_not_fit(name: str, document: Mapping[s
     """A model, and a schema, that take everything would guard nothing."""
     with pytest.raises(ValidationError):
         _validate(name, document)
-    assert not Draft202012Validator(schemas()[name]).is_valid(document)
+    assert not Draft202012Validator(SCHEMAS[name]).is_valid(document)
 
 
 def test_conditions_are_checked_beyond_their_schema() -> None:
@@ -88,7 +89,7 @@ def test_the_files_are_those_of_the_models() -> None:
 
 def test_every_published_document_has_its_schema() -> None:
     """A new message, or part of one, is described as soon as it has a model."""
-    described = {name for schema in schemas().values() for name in schema.get("$defs", ())}
+    described = {name for schema in SCHEMAS.values() for name in schema.get("$defs", ())}
     messages = {described.model for described in DOCUMENTS.values() if isinstance(described.model, type)}
     models = {model for model in Document.__subclasses__() if model not in messages}
     assert {model.__name__ for model in models} <= described
@@ -97,7 +98,7 @@ def test_every_published_document_has_its_schema() -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_schema_stands_alone(name: str) -> None:
     """It says which dialect it is in and what it is called, and refers to nothing outside of itself."""
-    schema = schemas()[name]
+    schema = SCHEMAS[name]
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["$id"] == f"urn:blackroad:salesforce:{name}:1"
     assert all(ref.removeprefix("#/$defs/") in schema["$defs"] for ref in _references(schema))
@@ -105,20 +106,20 @@ def test_a_schema_stands_alone(name: str) -> None:
 
 def test_a_change_event_names_the_schema_of_its_data() -> None:
     """`dataschema` of the CloudEvent leads to schemas/change.json."""
-    named = schemas()["change_event"]["properties"]["dataschema"]["const"]
-    assert named == schemas()["change"]["$id"]
+    named = SCHEMAS["change_event"]["properties"]["dataschema"]["const"]
+    assert named == SCHEMAS["change"]["$id"]
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_a_schema_is_one(name: str) -> None:
     """By the dialect's own schema."""
-    Draft202012Validator.check_schema(schemas()[name])
+    Draft202012Validator.check_schema(SCHEMAS[name])
 
 
 def test_main_writes_the_files(tmp_path: Path) -> None:
     """`make schemas`."""
     assert main([str(tmp_path), str(DESCRIBES)]) == 0
-    assert json.loads((tmp_path / "change.json").read_bytes()) == schemas()["change"]
+    assert json.loads((tmp_path / "change.json").read_bytes()) == SCHEMAS["change"]
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")}
     assert written == contract(DESCRIBES).keys()
     assert {"asyncapi.yaml", "objects/Contact.json"} <= written
