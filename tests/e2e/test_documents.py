@@ -30,12 +30,12 @@ ELSEWHERE = {
 # Both are done by then: wrong words, not a failure.
 CODES = {"commands cancel crm-2": 2, "commands retry crm-1": 2}
 COMMANDS = sorted({line for line in shown_commands() if line.split()[1] not in ELSEWHERE and "OBJECT" not in line})
-MESH = [
+MESH = dict.fromkeys(
     line
     for document in GUIDES
     for line in shell_lines(document)
     if re.match(r"mosquitto_(rr|pub|sub) ", line) and " -h " not in line
-]
+)
 
 
 @pytest.fixture(scope="module")

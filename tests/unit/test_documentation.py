@@ -23,7 +23,8 @@ from connector.model.ids import RecordId
 from connector.model.where import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES
 from connector.outbound.payload import CommandPayload
 from connector.reference import reference
-from connector.schemas import schemas
+from connector.schemas import asyncapi, schemas
+from connector.schemas.messages import MESSAGES
 from connector.serve import control
 from connector.serve.control_payload import CONTROLS
 from connector.serve.query import queries
@@ -34,6 +35,8 @@ from tests.documents import DOCUMENTS, GUIDES, ROOT, shell_lines, shown_commands
 
 README = ROOT / "README.md"
 EVENTS = ROOT / "docs" / "events.md"
+TOPICS = ROOT / "docs" / "topics.md"
+COMMAND_LINE = ROOT / "docs" / "command-line.md"
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
 
 
@@ -94,6 +97,11 @@ def test_log_events_are_named_by_stage_and_what_happened() -> None:
 # --- Topics and messages ------------------------------------------------------------------------------------------
 
 
+def topic_table() -> str:
+    """Of docs/topics.md."""
+    return text_of(TOPICS).partition("\n## ")[0]
+
+
 def test_the_table_of_topics_is_that_of_the_code() -> None:
     """Built topics and understood topics, each once."""
     topics = Topics(root="{root}")
@@ -112,15 +120,29 @@ def test_the_table_of_topics_is_that_of_the_code() -> None:
         topics.signals_in,
     }
     taken = {"{root}/command/{Object}/{operation}", "{root}/query/{Object}/{verb}", "{root}/control/{verb}"}
-    cells = [row[0] for row in rows(section(README, "Topics and payloads"))]
+    cells = [row[0] for row in rows(topic_table())]
     assert {span for cell in cells for span in spans(cell)} == built | taken
     assert topics.parse("{root}/command/Contact/update") == Incoming("command", "Contact", "update")
     assert topics.parse("{root}/control/sync") == Incoming("control", "", "sync")
 
 
+def test_the_table_of_topics_agrees_with_the_asyncapi_document() -> None:
+    """What is retained, and by which schema each message goes."""
+    channels = {c["address"]: (name, c) for name, c in asyncapi(Topics(root="{root}"), {})["channels"].items()}
+    operations = asyncapi(Topics(root="{root}"), {})["operations"].values()
+    for topic, who, _, links in rows(topic_table()):
+        name, channel = channels[topic.strip("`")]
+        retained = any(
+            o["bindings"]["mqtt"]["retain"] for o in operations if o["channel"]["$ref"] == f"#/channels/{name}"
+        )
+        assert ("retained" in who or "`mqtt.retain_records`" in who) == retained, topic
+        documents = {MESSAGES[message].document for message in channel["messages"]} - {None}
+        assert documents <= set(re.findall(r"schemas/(\w+)\.json", links)), topic
+
+
 def test_the_operations_and_verbs_of_a_topic_are_those_that_are_served() -> None:
     """What a service may write in the last level of a topic."""
-    table = {row[0]: set(spans(row[2])) for row in rows(section(README, "Topics and payloads"))}
+    table = {row[0]: set(spans(row[2])) for row in rows(topic_table())}
     topics = Topics()
     commands = table["`{root}/command/{Object}/{operation}`"]
     assert commands == {"create", "update", "upsert", "delete"}
@@ -154,7 +176,7 @@ def commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[
 
 def test_the_table_of_commands_is_that_of_the_program() -> None:
     """Each with its arguments."""
-    documented = {span for row in rows(section(README, "The command line")) for span in spans(row[0])}
+    documented = {span for row in rows(text_of(COMMAND_LINE).partition("## Exit codes")[0]) for span in spans(row[0])}
     assert documented == {_usage(words[0], command) for words, command in commands(cli) if len(words) == 1}
 
 
@@ -173,8 +195,8 @@ def test_every_command_tells_how_it_is_used(words: tuple[str, ...]) -> None:
 
 
 def test_reads_and_lists_take_json() -> None:
-    """As the README says."""
-    assert "Reads and lists take `--json`" in text_of(README)
+    """As docs/command-line.md says."""
+    assert "Reads and lists take `--json`" in text_of(COMMAND_LINE)
     for name in ("list", "get", "search", "status"):
         command = cli.get_command(click.Context(cli), name)
         assert command is not None
@@ -183,8 +205,8 @@ def test_reads_and_lists_take_json() -> None:
 
 def test_exit_codes() -> None:
     """Documented by number, and given by the error's class."""
-    (line,) = re.findall(r"Exit codes: (.*?)\.\n", text_of(README), flags=re.DOTALL)
-    assert [int(number) for number in re.findall(r"\b\d\b", line)] == [0, FAILED, WRONG_USAGE, NO_ORG, NO_BROKER]
+    documented = [int(code) for code, _ in rows(section(COMMAND_LINE, "Exit codes"))]
+    assert documented == [0, FAILED, WRONG_USAGE, NO_ORG, NO_BROKER]
     errors = (PoisonError("x"), ConfigError("x"), LinkDown("x"), LoginRefused("x"), BrokerDown("x"))
     assert [exit_code(error) for error in errors] == [FAILED, WRONG_USAGE, NO_ORG, NO_ORG, NO_BROKER]
 
