@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.bench import commands, reads
-from tests.bench.harness import Figure, document, machine, table
+from tests.bench.harness import SHIPPED, Figure, document, machine, table
 from tests.broker import BrokerOptions, ProcessBroker
 from tests.e2e.stack import Stack
+from tests.e2e.watcher import ROOT
 
 Benchmark = Callable[[Path], Sequence[Figure]]
 
@@ -21,7 +22,8 @@ def commands_benchmark(directory: Path) -> Sequence[Figure]:
     """Commands on an org of ten thousand contacts, with the settings that ship."""
     options = BrokerOptions(extra=("max_queued_messages 100000", "max_inflight_messages 500", "set_tcp_nodelay true"))
     broker = ProcessBroker(directory / "broker", options)
-    with Stack(directory, broker, {"sync": {"objects": ["Contact"]}}, ("Contact",)) as stack:
+    settings = {**SHIPPED, "sync": {"objects": ["Contact"], "backoff_max": "60s"}}
+    with Stack(directory, broker, settings, ("Contact",), watched=(f"{ROOT}/health",)) as stack:
         stack.org.set(api_limit=10**9, delivered_event_limit=10**9)
         stack.org.seed(contacts=commands.UPDATES)
         stack.start()

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import requests
 
-from tests.bench.harness import Figure, cpu_s
+from tests.bench.harness import SHIPPED, Figure, cpu_s
 from tests.bench.publisher import publish_rate
 from tests.broker import BrokerOptions, ProcessBroker, free_port
 from tests.e2e.stack import Stack
@@ -103,13 +103,7 @@ def fed(directory: Path) -> Iterator[tuple[Stack, FeedProcess]]:
     """A stack whose daemon listens to the feed, with the settings that ship."""
     options = BrokerOptions(extra=("max_queued_messages 1000000", "max_inflight_messages 500", "set_tcp_nodelay true"))
     broker = ProcessBroker(directory / "broker", options)
-    settings = {
-        "salesforce": {"timeout": "30s"},
-        "sync": {"objects": ["Contact"], "verify_interval": "30d", "backoff_max": "60s"},
-        "mqtt": {"keepalive": "30s"},
-        "signals": {"batch_interval": "5s"},
-        "health": {"interval": "30s"},
-    }
+    settings = {**SHIPPED, "sync": {"objects": ["Contact"], "verify_interval": "30d", "backoff_max": "60s"}}
     with Stack(directory, broker, settings, ("Contact",)) as stack:
         stack.org.set(api_limit=10**9, delivered_event_limit=10**9)
         stack.org.seed(contacts=CONTACTS)

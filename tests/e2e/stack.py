@@ -37,10 +37,19 @@ class Stack:
         told: What the org told of itself: address and credentials.
     """
 
-    def __init__(self, directory: Path, broker: Broker, settings: Settings, objects: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        broker: Broker,
+        settings: Settings,
+        objects: tuple[str, ...],
+        watched: tuple[str, ...] = (),
+    ) -> None:
+        """`watched`: topic filters of what the watcher keeps; everything, if empty."""
         self._directory = directory
         self._settings = settings
         self.objects = objects
+        self._watched = watched
         self.broker = broker
         pubsub = settings.get("salesforce", {}).get("stream") == "pubsub"
         self.org_process = OrgProcess(directory / "org", pubsub=pubsub)
@@ -57,7 +66,7 @@ class Stack:
             stack.callback(self.org_process.end)
             self.told = self.org_process.start()
             self.org = stack.enter_context(OrgAdmin(self.told["url"]))
-            self.watcher = stack.enter_context(Watcher(self.broker.host, self.broker.port))
+            self.watcher = stack.enter_context(Watcher(self.broker.host, self.broker.port, *self._watched))
             self.configure()
             stack.callback(self._end_daemon)
             self._opened = stack.pop_all()
