@@ -32,17 +32,19 @@ class Commands(Part):
         return None
 
     def update_command(self, command: Command) -> None:
-        """Store everything but what the command asks for.
+        """Store what became of the command, with its record and base; what it asks for stays.
 
         A record id that has become known becomes a name of the record for all that wait for it.
 
         Raises:
             LookupError: The command was never stored.
         """
-        found = next(iter(self._db.execute(_SQL["update"], _row(command))), None)
+        found = next(iter(self._db.execute(_SQL["update"], _progress(command))), None)
         if found is None:
             raise LookupError(f"command {command.command_id} is not in the database")
-        seq, turned = found
+        seq, found_record, turned = found
+        if found_record:
+            self._db.execute(_SQL["set_record"], {"seq": seq, "id": command.record_id})
         if command.record_id is not None and command.operation in (Operation.CREATE, Operation.UPSERT):
             self._db.execute(_SQL["spread_key"], {"seq": seq, "id": command.record_id})
         if turned:
@@ -204,23 +206,35 @@ def _keys(command: Command) -> list[str]:
 
 
 def _row(command: Command) -> dict[str, Any]:
+    return _request(command) | _progress(command)
+
+
+def _request(command: Command) -> dict[str, Any]:
+    """What it asks for, as columns."""
     field, value = command.external_id or (None, None)
     return {
-        "command_id": command.command_id,
         "object": command.object,
         "operation": command.operation,
-        "record_id": command.record_id,
         "record_of": command.record_of,
         "external_id": None if field is None else to_json({"field": field, "value": value}),
         "fields": to_json(command.fields),
-        "base": json_or_none(command.base),
-        "base_seq": command.base_seq,
         "on_conflict": command.on_conflict,
         "sender": command.sender,
         "reply_to": command.reply_to,
         "correlation": command.correlation,
         "correlation_data": command.correlation_data,
         "delivery_key": command.delivery_key,
+        "accepted_at": iso(command.accepted_ms),
+    }
+
+
+def _progress(command: Command) -> dict[str, Any]:
+    """Which it is, what became of it, and what may change on the way."""
+    return {
+        "command_id": command.command_id,
+        "record_id": command.record_id,
+        "base": json_or_none(command.base),
+        "base_seq": command.base_seq,
         "status": command.status,
         "attempts": command.attempts,
         "answer_lost": command.answer_lost,
@@ -229,7 +243,6 @@ def _row(command: Command) -> dict[str, Any]:
         "sent": json_or_none(command.sent),
         "carried_by": command.carried_by,
         "ingest": command.ingest,
-        "accepted_at": iso(command.accepted_ms),
         "expires_at": iso_or_none(command.expires_ms),
         "sent_at": iso_or_none(command.sent_ms),
         "began_at": iso_or_none(command.began_ms),

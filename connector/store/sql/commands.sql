@@ -17,13 +17,18 @@ INSERT INTO command (
 INSERT INTO command_key (seq, key, open) VALUES (:seq, :key, :open);
 
 -- name: update
+-- The record apart from the rest: SQLite writes every index anew of which a column is named, changed or not.
 UPDATE command SET
-    record_id = :record_id, base = :base, base_seq = :base_seq, status = :status, attempts = :attempts,
-    answer_lost = :answer_lost, errors = :errors, conflict = :conflict, sent = :sent, carried_by = :carried_by,
-    ingest = :ingest, expires_at = :expires_at, sent_at = :sent_at, began_at = :began_at, written_at = :written_at,
+    base = :base, base_seq = :base_seq, status = :status, attempts = :attempts, answer_lost = :answer_lost,
+    errors = :errors, conflict = :conflict, sent = :sent, carried_by = :carried_by, ingest = :ingest,
+    expires_at = :expires_at, sent_at = :sent_at, began_at = :began_at, written_at = :written_at,
     retry_at = :retry_at, completed_at = :completed_at
 WHERE command_id = :command_id RETURNING
-    seq, EXISTS (SELECT 1 FROM command_key WHERE seq = command.seq AND open = (:status NOT IN ('accepted', 'sending')));
+    seq, record_id IS NOT :record_id,
+    EXISTS (SELECT 1 FROM command_key WHERE seq = command.seq AND open = (:status NOT IN ('accepted', 'sending')));
+
+-- name: set_record
+UPDATE command SET record_id = :id WHERE seq = :seq;
 
 -- name: set_open
 UPDATE command_key SET open = :open WHERE seq = :seq AND open <> :open;
