@@ -12,10 +12,12 @@ from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
 from connector.model.times import to_iso, to_ms
 from connector.outbound.payload import Base, CommandPayload
-from connector.outbound.plan import Finish, Planner, Send
+from connector.outbound.plan import Planner
 from connector.outbound.rules import OutboundRules, WriteRules
 from connector.outbound.shown import Shown
+from connector.outbound.steps import Finish, Send
 from connector.outbound.validate import validate_write
+from connector.outbound.view import RecordView
 from connector.ports import Unit
 
 _MINUTE_MS = 60 * 1000
@@ -155,8 +157,7 @@ class Admission:
         command, spec = request.command, request.spec
         if command.record_of is not None:
             command = _of_command(unit, command)
-        planner = Planner(unit, spec, self._rules.objects[command.object], command.accepted_ms, shown)
-        command = planner.resolved(command)
+        command = RecordView(unit, spec, shown).resolved(command)
         if request.base is not None:
             return replace(command, base=_seen(unit, shown, spec, command, request.base))
         return based_on_replica(unit, shown, spec, command)

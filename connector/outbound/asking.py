@@ -9,9 +9,9 @@ from connector.model.command import Command
 from connector.model.ids import RecordId, to_record_id
 from connector.model.objects import ObjectSpec
 from connector.outbound.lost import Found, Read, Settling
-from connector.outbound.plan import Ask, Question, Remote
 from connector.outbound.rules import OutboundRules
 from connector.outbound.soql import literal
+from connector.outbound.steps import Ask, Question, Remote
 from connector.ports import OrgClient, Purpose, Replica
 
 IDS_PER_CALL = 2000

@@ -21,10 +21,11 @@ from connector.model.message import Message
 from connector.model.objects import ObjectSpec
 from connector.outbound.asking import Answer, Questions
 from connector.outbound.lost import Found, Verdict
-from connector.outbound.plan import MOST_MERGED, Ask, Finish, Planner, Question, Remote, Send, Wait
+from connector.outbound.plan import MOST_MERGED, Planner
 from connector.outbound.planned import Conclusion, Group, Planned, Taken
 from connector.outbound.rules import OutboundRules
 from connector.outbound.shown import Shown
+from connector.outbound.steps import Ask, Finish, Question, Remote, Send, Wait
 from connector.ports import OrgClient, Replica, Unit, WriteOutcome
 
 log = structlog.get_logger()

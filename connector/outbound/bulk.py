@@ -20,9 +20,9 @@ import structlog
 from connector.errors import LinkDown, OrgRefused, OrgUnavailable, RecordGone, TransientError
 from connector.model.command import Command, IngestJob, IngestKind
 from connector.outbound.batch import FIRST_BACKOFF_S, Batches
-from connector.outbound.plan import Send
 from connector.outbound.planned import Group, Planned
 from connector.outbound.rules import OutboundRules
+from connector.outbound.steps import Send
 from connector.ports import IngestClient, RecordWrite, Replica, Unit, WriteOutcome
 
 log = structlog.get_logger()

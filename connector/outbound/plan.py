@@ -1,100 +1,26 @@
 """What to do with a command now: answer it, ask the org, or send it, and what. Decided inside a unit, without I/O."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any
 
-import orjson
-
 from connector.model.change import Operation
-from connector.model.command import Command, CommandStatus, ConflictPolicy, OrgProblem, command_key, external_key
+from connector.model.command import Command, CommandStatus, ConflictPolicy, OrgProblem
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
-from connector.model.times import to_ms
 from connector.outbound.conflicts import Decision, decide, decide_delete, is_ours
 from connector.outbound.lost import Found, Verdict
 from connector.outbound.rules import WriteRules
 from connector.outbound.shown import Shown
 from connector.outbound.soql import still_holds, unchanged_since
+from connector.outbound.steps import Ask, Finish, Question, Remote, Send, Step, Wait
+from connector.outbound.view import CLOCK_SKEW_MS, RecordView
 from connector.ports import RecordWrite, Unit
 
-# How well the org's clock is known, and that its stamps are whole seconds.
-CLOCK_SKEW_MS = 10 * 1000
 MOST_MERGED = 50
 
 HEADER_FIELD = "LastModifiedDate"
 NO_RECORD = "RECORD_NOT_MADE"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remote:
-    """The record as the org has it, as far as known.
-
-    Attributes:
-        values: None: it is not there.
-        ours: True if the org says that our user was the last to modify it; None where it was not asked.
-    """
-
-    values: Mapping[str, Any] | None
-    modified_ms: int
-    ours: bool | None = None
-    record_id: RecordId | None = None
-
-
-class Question(StrEnum):
-    """What the org is to be asked before a command can go on.
-
-    Attributes:
-        RECORD: The record as it stands, by its id.
-        KEYED: The same by the external id of an upsert.
-        CREATED: Whether it took a create.
-        CLOCK: What time it is: nothing is sent whose beginning could not be told by the org's clock.
-    """
-
-    RECORD = "record"
-    KEYED = "keyed"
-    CREATED = "created"
-    CLOCK = "clock"
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The command has its end, without a call."""
-
-    command: Command
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """The org has to be asked."""
-
-    command: Command
-    question: Question
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """It cannot be told yet what became of the command."""
-
-    command: Command
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """One write.
-
-    Attributes:
-        commands: Those it is the write of, in order; the last one carries the others.
-        by_header: The conditional header is guard enough, so that a row call may be made.
-    """
-
-    commands: tuple[Command, ...]
-    write: RecordWrite
-    by_header: bool
-
-
-Step = Finish | Ask | Wait | Send
 
 
 class Planner:
@@ -105,12 +31,11 @@ class Planner:
     ) -> None:
         """`settled_ms`: by the org's clock; a request sent before this is no longer under way in the org."""
         self._unit = unit
-        self._shown = shown
         self._spec = spec
         self._rules = rules
         self._now_ms = now_ms
         self._settled_ms = settled_ms
-        self._polled_ms: int | None = None
+        self._view = RecordView(unit, spec, shown)
 
     def plan(
         self,
@@ -131,60 +56,12 @@ class Planner:
             return Finish(replace(command, status=CommandStatus.EXPIRED))
         if command.operation is Operation.CREATE:
             return self._create(command, found)
-        command = self.resolved(command)
+        command = self._view.resolved(command)
         if remote is not None and remote.record_id is not None:
             command = replace(command, record_id=remote.record_id)
         if command.record_id is None:
             return self._without_id(command, remote)
         return self._with_id(command, command.record_id, behind, remote)
-
-    def resolved(self, command: Command) -> Command:
-        """The command with the id of its record, if an earlier command has found it or made it."""
-        if command.record_id is not None:
-            return command
-        if command.record_of is not None:
-            return replace(command, record_id=self._unit.record_by_key(command.object, command_key(command.record_of)))
-        if command.external_id is not None:
-            known = self._unit.record_by_key(command.object, external_key(command.object, *command.external_id))
-            return replace(command, record_id=known if known and self._may_live(known) else None)
-        return command
-
-    def known(self, record_id: RecordId) -> Remote | None:
-        """The record by what the replica holds and our own writes on their way back; None if that is not enough."""
-        stored = self._shown.stored(self._spec, record_id)
-        unseen = self._shown.unseen(self._spec, record_id)
-        modified_ms = 0 if stored is None else stored.modified_ms
-        if stored is None:
-            # A record that we have just made: what we know of it is what we set.
-            if not unseen or unseen[0].operation is not Operation.CREATE:
-                return None
-        elif stored.deleted_ms is not None:
-            return None
-        values = {} if stored is None else dict(stored.values)
-        for earlier in unseen:
-            values.update(earlier.fields)
-            modified_ms = max(modified_ms, earlier.written_ms or 0)
-        return Remote(values=values, modified_ms=modified_ms)
-
-    def base(self, command: Command, remote: Remote | None = None) -> Mapping[str, Any] | None:
-        """What the sender had seen: the base at acceptance, and what earlier commands have written since.
-
-        Where the org says that our user was the last to modify the record, a value that differs from what we wrote is
-        what the org made of it (a trigger, a rounding), not somebody's edit.
-        """
-        if command.record_id is None:
-            return command.base
-        seen: dict[str, Any] = {}
-        if command.base_seq is not None:
-            for earlier in self._unit.written_between(
-                command.object, command.record_id, command.base_seq, command.seq or 2**62
-            ):
-                seen.update(earlier.fields)
-        if command.answer_lost and remote is not None and self._is_own_write(command, remote):
-            seen.update(command.fields)
-        if remote is not None and remote.values is not None and seen and self._last_was_ours(command, remote):
-            seen = {name: remote.values.get(name, value) for name, value in seen.items()}
-        return command.base if not seen else {**(command.base or {}), **seen}
 
     # Creates
 
@@ -223,15 +100,11 @@ class Planner:
             return Finish(self._gone_or_expired(command))
         return self._send(command, command.fields)
 
-    def _may_live(self, record_id: RecordId) -> bool:
-        stored = self._shown.stored(self._spec, record_id)
-        return stored is None or stored.deleted_ms is None
-
     # Commands on a record
 
     def _with_id(self, command: Command, record_id: RecordId, behind: Sequence[Command], remote: Remote | None) -> Step:
         if remote is None and not command.answer_lost:
-            remote = self.known(record_id)
+            remote = self._view.known(record_id)
         if remote is None:
             if command.answer_lost or command.base is not None or command.base_seq is not None:
                 return Ask(command, Question.RECORD)
@@ -256,14 +129,14 @@ class Planner:
     def _delete(self, command: Command, remote: Remote, values: Mapping[str, Any]) -> Step:
         if self._expired(command):
             return Finish(self._given_up(command, remote))
-        base = self.base(command, remote)
+        base = self._view.base(command, remote)
         conflict = decide_delete(base, values, command.on_conflict, self._rules.owner)
         if conflict:
             return Finish(replace(command, status=CommandStatus.CONFLICT, conflict=conflict))
         return self._send(command, {}, remote, guarded=sorted(self._not_ours(command, base or {})))
 
     def _update(self, command: Command, behind: Sequence[Command], remote: Remote, values: Mapping[str, Any]) -> Step:
-        base = self.base(command, remote)
+        base = self._view.base(command, remote)
         decision = self._decide(command, base, values)
         if decision.conflict:
             return Finish(replace(command, status=CommandStatus.CONFLICT, conflict=decision.conflict))
@@ -309,7 +182,7 @@ class Planner:
         for command in behind[: MOST_MERGED - 1]:
             if not self._joins(command, first) or any(together.get(n, v) != v for n, v in command.fields.items()):
                 break
-            base = self.base(command, remote)
+            base = self._view.base(command, remote)
             if command.base_seq is not None:
                 seen = {n: v for c in merged if c.seq >= command.base_seq for n, v in c.fields.items()}
                 base = {**(base or {}), **seen}
@@ -355,23 +228,13 @@ class Planner:
         by_header = True
         if guarded and remote is not None:
             guard = unchanged_since(self._spec, remote.modified_ms)
-            by_header = self._is_settled(remote) and self._spec.modified_field == HEADER_FIELD
+            by_header = self._view.is_settled(remote) and self._spec.modified_field == HEADER_FIELD
             holds = "" if by_header else still_holds(self._spec, remote.values or {}, guarded)
             by_header = by_header and operation is not Operation.DELETE
             guard = f"{guard} AND {holds}" if holds else guard
             write = replace(write, only_if=guard, if_unmodified_since_ms=remote.modified_ms)
         others = tuple(replace(c, carried_by=command.command_id) for c in carried)
         return Send((*others, replace(command, sent=fields, carried_by=None)), write, by_header)
-
-    def _is_settled(self, remote: Remote) -> bool:
-        """True if the record has no other write of the same second that we do not know: it was polled after that.
-
-        The org's stamps, and so the conditional header, are of whole seconds.
-        """
-        if self._polled_ms is None:
-            text = self._unit.cursor(f"poll:{self._spec.name}")
-            self._polled_ms = 0 if text is None else to_ms(str(orjson.loads(text)["at"]))
-        return remote.modified_ms // 1000 < self._polled_ms // 1000
 
     def _expired(self, command: Command) -> bool:
         return command.expires_ms is not None and command.expires_ms <= self._now_ms
@@ -388,24 +251,6 @@ class Planner:
     def _gone_or_expired(self, command: Command) -> Command:
         """The same where there is no record: a lost write may have been made before it went."""
         return replace(command, status=CommandStatus.UNKNOWN if command.answer_lost else CommandStatus.EXPIRED)
-
-    def _is_own_write(self, command: Command, remote: Remote) -> bool:
-        """True if it is a lost write of the command's own that modified the record last, and no other one of ours."""
-        if not remote.ours or command.record_id is None:
-            return False
-        others_ms = self._unit.last_written_ms(command.object, command.record_id)
-        if others_ms is not None and remote.modified_ms // 1000 <= others_ms // 1000:
-            return False
-        return remote.modified_ms >= (command.began_ms or 0) - CLOCK_SKEW_MS
-
-    def _last_was_ours(self, command: Command, remote: Remote) -> bool:
-        """True if the record is as a write of ours has left it."""
-        if not remote.ours or command.record_id is None:
-            return False
-        if command.answer_lost and self._is_own_write(command, remote):
-            return True
-        written_ms = self._unit.last_written_ms(command.object, command.record_id)
-        return written_ms is not None and remote.modified_ms // 1000 <= written_ms // 1000
 
 
 def _failed(command: Command, problem: OrgProblem) -> Command:

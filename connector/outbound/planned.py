@@ -7,7 +7,7 @@ from connector.errors import TransientError
 from connector.model.command import Command, OrgProblem
 from connector.model.objects import ObjectSpec
 from connector.outbound.asking import Answer
-from connector.outbound.plan import Ask, Send
+from connector.outbound.steps import Ask, Send
 
 
 @dataclass(frozen=True, slots=True)

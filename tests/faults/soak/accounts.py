@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from connector.devorg.commits import Commit, RowChange
-from connector.outbound.plan import CLOCK_SKEW_MS
+from connector.outbound.view import CLOCK_SKEW_MS
 from tests.faults.soak.commands import FINAL, KEYED, MARKED, OURS, Asked
 from tests.faults.soak.plan import SETTLE_S
 

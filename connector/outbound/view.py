@@ -1,0 +1,109 @@
+"""What is known of a command's record without asking the org: which it is, how it stands, what its sender had seen."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from connector.model.change import Operation
+from connector.model.command import Command, command_key, external_key
+from connector.model.ids import RecordId
+from connector.model.objects import ObjectSpec
+from connector.model.times import to_ms
+from connector.outbound.shown import Shown
+from connector.outbound.steps import Remote
+from connector.ports import Unit
+
+# How well the org's clock is known, and that its stamps are whole seconds.
+CLOCK_SKEW_MS = 10 * 1000
+
+
+class RecordView:
+    """The records of one object as commands see them; for one unit."""
+
+    def __init__(self, unit: Unit, spec: ObjectSpec, shown: Shown) -> None:
+        self._unit = unit
+        self._shown = shown
+        self._spec = spec
+        self._polled_ms: int | None = None
+
+    def resolved(self, command: Command) -> Command:
+        """The command with the id of its record, if an earlier command has found it or made it."""
+        if command.record_id is not None:
+            return command
+        if command.record_of is not None:
+            return replace(command, record_id=self._unit.record_by_key(command.object, command_key(command.record_of)))
+        if command.external_id is not None:
+            known = self._unit.record_by_key(command.object, external_key(command.object, *command.external_id))
+            return replace(command, record_id=known if known and self._may_live(known) else None)
+        return command
+
+    def known(self, record_id: RecordId) -> Remote | None:
+        """The record by what the replica holds and our own writes on their way back; None if that is not enough."""
+        stored = self._shown.stored(self._spec, record_id)
+        unseen = self._shown.unseen(self._spec, record_id)
+        modified_ms = 0 if stored is None else stored.modified_ms
+        if stored is None:
+            # A record that we have just made: what we know of it is what we set.
+            if not unseen or unseen[0].operation is not Operation.CREATE:
+                return None
+        elif stored.deleted_ms is not None:
+            return None
+        values = {} if stored is None else dict(stored.values)
+        for earlier in unseen:
+            values.update(earlier.fields)
+            modified_ms = max(modified_ms, earlier.written_ms or 0)
+        return Remote(values=values, modified_ms=modified_ms)
+
+    def base(self, command: Command, remote: Remote | None = None) -> Mapping[str, Any] | None:
+        """What the sender had seen: the base at acceptance, and what earlier commands have written since.
+
+        Where the org says that our user was the last to modify the record, a value that differs from what we wrote is
+        what the org made of it (a trigger, a rounding), not somebody's edit.
+        """
+        if command.record_id is None:
+            return command.base
+        seen: dict[str, Any] = {}
+        if command.base_seq is not None:
+            for earlier in self._unit.written_between(
+                command.object, command.record_id, command.base_seq, command.seq or 2**62
+            ):
+                seen.update(earlier.fields)
+        if command.answer_lost and remote is not None and self._is_own_write(command, remote):
+            seen.update(command.fields)
+        if remote is not None and remote.values is not None and seen and self._last_was_ours(command, remote):
+            seen = {name: remote.values.get(name, value) for name, value in seen.items()}
+        return command.base if not seen else {**(command.base or {}), **seen}
+
+    def is_settled(self, remote: Remote) -> bool:
+        """True if the record has no other write of the same second that we do not know: it was polled after that.
+
+        The org's stamps, and so the conditional header, are of whole seconds.
+        """
+        if self._polled_ms is None:
+            text = self._unit.cursor(f"poll:{self._spec.name}")
+            self._polled_ms = 0 if text is None else to_ms(str(orjson.loads(text)["at"]))
+        return remote.modified_ms // 1000 < self._polled_ms // 1000
+
+    def _may_live(self, record_id: RecordId) -> bool:
+        stored = self._shown.stored(self._spec, record_id)
+        return stored is None or stored.deleted_ms is None
+
+    def _is_own_write(self, command: Command, remote: Remote) -> bool:
+        """True if it is a lost write of the command's own that modified the record last, and no other one of ours."""
+        if not remote.ours or command.record_id is None:
+            return False
+        others_ms = self._unit.last_written_ms(command.object, command.record_id)
+        if others_ms is not None and remote.modified_ms // 1000 <= others_ms // 1000:
+            return False
+        return remote.modified_ms >= (command.began_ms or 0) - CLOCK_SKEW_MS
+
+    def _last_was_ours(self, command: Command, remote: Remote) -> bool:
+        """True if the record is as a write of ours has left it."""
+        if not remote.ours or command.record_id is None:
+            return False
+        if command.answer_lost and self._is_own_write(command, remote):
+            return True
+        written_ms = self._unit.last_written_ms(command.object, command.record_id)
+        return written_ms is not None and remote.modified_ms // 1000 <= written_ms // 1000
