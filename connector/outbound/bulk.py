@@ -19,7 +19,8 @@ import structlog
 
 from connector.errors import LinkDown, OrgRefused, OrgUnavailable, RecordGone, TransientError
 from connector.model.command import Command, IngestJob, IngestKind
-from connector.outbound.batch import FIRST_BACKOFF_S, Batches
+from connector.outbound.batch import Batches
+from connector.outbound.ending import FIRST_BACKOFF_S
 from connector.outbound.planned import Group, Planned
 from connector.outbound.rules import OutboundRules
 from connector.outbound.steps import Send

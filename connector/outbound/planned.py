@@ -9,6 +9,8 @@ from connector.model.objects import ObjectSpec
 from connector.outbound.asking import Answer
 from connector.outbound.steps import Ask, Send
 
+MOST_KEPT_APART = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -21,6 +23,25 @@ class Group:
     def ids(self) -> tuple[str, ...]:
         """All of them."""
         return (self.head.command_id, *(c.command_id for c in self.behind))
+
+
+class InHand:
+    """What batches remember from one unit to the next; a restart may forget it.
+
+    Attributes:
+        busy: Commands that a batch has taken; a second one leaves them alone.
+        apart: Edits that were refused together go one by one, so that each gets its own answer.
+    """
+
+    def __init__(self) -> None:
+        self.busy: set[str] = set()
+        self.apart: dict[str, None] = {}
+
+    def keep_apart(self, commands: Iterable[Command]) -> None:
+        """Do not merge these; the oldest are forgotten beyond a number."""
+        self.apart |= dict.fromkeys(c.command_id for c in commands)
+        while len(self.apart) > MOST_KEPT_APART:
+            del self.apart[next(iter(self.apart))]
 
 
 @dataclass(slots=True)

@@ -13,10 +13,12 @@ from connector.errors import LoginRefused, OrgThrottled
 from connector.model.command import Command, CommandStatus
 from connector.model.message import Message
 from connector.outbound.asking import Questions
-from connector.outbound.batch import FIRST_BACKOFF_S, Batches, Catalog
+from connector.outbound.batch import Batches
 from connector.outbound.bulk import BulkLane
+from connector.outbound.ending import FIRST_BACKOFF_S
 from connector.outbound.lost import Read
 from connector.outbound.planned import Taken
+from connector.outbound.planning import Catalog
 from connector.outbound.rules import OutboundRules
 from connector.ports import IngestClient, OrgClient, Replica, Unit
 
