@@ -39,6 +39,7 @@ def reads_benchmark(directory: Path) -> Sequence[Figure]:
         stack.start()
         if stack.daemon.stop() != 0:
             raise RuntimeError(stack.daemon.last_words())
+        stack.watcher.unsubscribe()
         return reads.reads(stack)
 
 

@@ -114,6 +114,7 @@ def measure(directory: Path, singles: int, jobs: int) -> int:
     with Stack(directory, broker, SETTINGS, OBJECTS) as stack:
         stack.org.seed(**SEED)
         stack.start()
+        stack.watcher.unsubscribe()
         day = Day(stack, broker)
         day.cost(JOB_RECORDS, JOB_RECORDS)
         print(f"resident at the start      {_resident_mb(stack.daemon.pid):8.1f} MB")
