@@ -18,6 +18,7 @@ source_tree=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
 
 readonly home=/opt/salesforce-sync config=/etc/salesforce-sync state=/var/lib/salesforce-sync units=/etc/systemd/system
 readonly credentials=/etc/credstore service=salesforce-sync broker_drop_in=/etc/systemd/system/mosquitto.service.d
+readonly journal_drop_in=/etc/systemd/journald.conf.d
 readonly replica=$state/data/salesforce.db start_timeout_s=900
 secret_names=(SF_USERNAME SF_PASSWORD SF_SECURITY_TOKEN SF_CLIENT_ID SF_CLIENT_SECRET SF_PRIVATE_KEY_FILE
   SF_REFRESH_TOKEN SF_ACCESS_TOKEN MQTT_USERNAME MQTT_PASSWORD)
@@ -112,7 +113,14 @@ install_units() { # those of release $1
   local deploy=$1/share/deploy
   install -m 644 "$deploy"/systemd/* "$units"
   install -D -m 755 "$deploy/salesforce-sync" /usr/local/bin/salesforce-sync
+  bound_journal "$deploy/journald.conf"
   systemctl daemon-reload
+}
+
+bound_journal() { # as $1 says, if it says anything; none in a release from before there was one
+  [ -e "$1" ] && ! cmp -s "$1" "$journal_drop_in/salesforce-sync.conf" || return 0
+  install -D -m 644 "$1" "$journal_drop_in/salesforce-sync.conf"
+  systemctl try-restart systemd-journald
 }
 
 point() { # link $1 at $2, at once
@@ -348,6 +356,7 @@ do_uninstall() {
     systemctl daemon-reload
     systemctl restart mosquitto || true
   fi
+  rm -f "$journal_drop_in/salesforce-sync.conf"
   systemctl daemon-reload
   systemctl reset-failed 2>/dev/null || true
   rm -rf "$home" /usr/local/bin/salesforce-sync

@@ -115,6 +115,7 @@ def test_a_first_installation_waits_for_its_secrets(node: Node) -> None:
     assert "0.0.9" in release(node)
     for timer in ("salesforce-sync-backup.timer", "salesforce-sync-verify.timer"):
         assert node.property(timer, "ActiveState") == "active"
+    assert "SystemMaxUse=200M" in node.run("systemd-analyze", "cat-config", "systemd/journald.conf")
 
 
 def test_with_secrets_it_becomes_ready(node: Node) -> None:
