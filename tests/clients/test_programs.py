@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.broker import free_port
-from tests.documents import block, inline
+from tests.documents import inline
 from tests.e2e.load import People
 from tests.e2e.stack import Stack
 from tests.e2e.waiting import until
@@ -136,11 +136,3 @@ def test_a_notebook_reads_and_writes(stack: Stack) -> None:
     assert "succeeded" in printed
     assert any("last_name='Notebook'" in line for line in printed)
     assert any(line.startswith("<Contact: ") for line in printed)
-
-
-def test_the_documented_program_runs(stack: Stack) -> None:
-    """The first one of docs/reading.md, without its own object."""
-    program = block("python", "for contact in sync.contacts.all")
-    program = program.replace('sync.object("Invoice__c").get("a025f0000000001AAA")', "deals.first()")
-    lines = told(stack, program).splitlines()
-    assert len(lines) == len([r for r in stack.replica.records("Contact").values() if r["_deleted_at"] is None]) + 1

@@ -16,8 +16,14 @@ from tests.e2e.processes import DaemonProcess
 from tests.e2e.stack import Stack
 
 ATTACK = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
+# Of a finger, in CSS pixels. Source: WCAG 2.2, 2.5.8.
+SMALLEST_TARGET = 24
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 _NUMBERS = itertools.count(1)
+# The smallest y, which is the highest point, of a path.
+_HIGHEST = """((path) => Math.min(
+  ...[...document.querySelector(path).getAttribute("d").matchAll(/[ML][\\d.]+ ([\\d.]+)/g)].map((at) => Number(at[1]))
+))"""
 
 expect.set_options(timeout=15_000)
 
@@ -94,6 +100,27 @@ def test_records_are_found_and_show_their_past(page: Page, stack: Stack) -> None
     expect(page.get_by_role("searchbox")).to_have_value("searchab")
 
 
+def test_the_charts_show_what_happened(page: Page, stack: Stack) -> None:
+    """The rate rises where changes came, both lines of the lag have points there, and pointing tells them."""
+    people = [someone(stack) for _ in range(3)]
+    stack.org.change(*({"op": "update", "object": "Contact", "id": one, "values": {"Phone": "7"}} for one in people))
+    shown = page.locator("#rate-chart svg[role=img]")
+    expect(shown).to_have_attribute("aria-label", re.compile("over the last quarter of an hour"))
+    line = page.locator("#rate-chart path.first")
+    # The foot of the chart is at 112; what happened stands above it.
+    page.wait_for_function(f"() => {_HIGHEST}('#rate-chart path.first') < 100")
+    assert line.get_attribute("d") not in (None, "M0 0")
+    for style in ("first", "other"):
+        page.wait_for_function(f"() => {_HIGHEST}('#lag-chart path.{style}') < 112")
+    expect(page.locator("#lag-chart .scale")).not_to_have_count(0)
+    box = page.locator("#rate-chart svg").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + box["height"] / 2)
+    expect(page.locator("#rate-chart .tip")).to_have_text(re.compile(r"\d\d:\d\d.*: \d+\.\d a second"))
+    page.mouse.move(box["x"] + box["width"] - 2, box["y"] - 60)
+    expect(page.locator("#rate-chart .tip")).to_have_text("")
+
+
 def test_a_hostile_value_is_text(page: Page, stack: Stack) -> None:
     """In the overview, in lists, in a record and in its history; nothing of it runs."""
     record_id = someone(stack, LastName=ATTACK)
@@ -138,6 +165,37 @@ def test_it_fits_a_phone_and_can_be_read(browser: Browser, url: str, stack: Stac
             assert pale(page) == [], view
         dark = page.evaluate("() => matchMedia('(prefers-color-scheme: dark)').matches")
         assert dark == (scheme == "dark")
+
+
+def test_a_phone_searches_and_reads_history_and_conflicts(browser: Browser, url: str, stack: Stack) -> None:
+    """By touch: what one taps can be hit, is what one gets, and nothing runs out of the window."""
+    record_id = someone(stack, FirstName="Pocket", LastName="Findable", Phone="555-1000")
+    seen = stack.until_change(record_id).json["data"]["version"]
+    stack.org.update("Contact", record_id, Phone="555-2000")
+    stack.until_change(record_id, "update")
+    ours = {"command_id": "pocket", "id": record_id, "fields": {"Phone": "555-3000"}, "base": {"version": seen}}
+    stack.watcher.send("blackroad/salesforce/command/Contact/update", ours)
+    with opened(browser, url, **PHONE) as page:
+        expect(page.locator("#conflicts li").first).to_contain_text("Phone")
+        page.get_by_role("link", name="Records").tap()
+        page.locator("#object").select_option("Contact")
+        page.get_by_role("searchbox").tap()
+        page.get_by_role("searchbox").fill("pocket find")
+        found = page.get_by_role("link", name="Pocket Findable")
+        box = found.bounding_box()
+        assert box is not None
+        assert box["height"] >= SMALLEST_TARGET
+        found.tap()
+        newest = page.locator(".past > li").first
+        expect(newest).to_contain_text("555-2000")
+        expect(newest.locator(".before")).to_have_text("555-1000")
+        assert wider_than_the_window(page) <= 0
+        page.get_by_role("link", name="Commands").tap()
+        page.get_by_role("button", name="conflict").tap()
+        page.locator("#commands summary", has_text="pocket").or_(page.locator("#commands summary").first).first.tap()
+        for value in ("555-1000", "555-2000", "555-3000"):
+            expect(page.locator("#commands")).to_contain_text(value)
+        assert wider_than_the_window(page) <= 0
 
 
 def test_colours_can_be_chosen_and_are_remembered(page: Page) -> None:

@@ -1,5 +1,6 @@
 """What the doctor finds of a node: time source, backups, versions, the broker's rights, modes that it mends."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,17 @@ def test_modes_are_mended_on_request(tmp_path: Path) -> None:
     (mended,) = local.secret_files(tmp_path, None, fix=True)
     assert mended.state == "ok"
     assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_every_finding_that_is_not_well_says_what_to_do() -> None:
+    """As its mend, or in the words of an error of ours, which name the next step."""
+    calls = 0
+    for path in sorted((Path(__file__).parents[2] / "connector" / "doctor").glob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Finding"):
+                continue
+            _, state, message, *mend = map(ast.unparse, call.args)
+            if state != "'ok'":
+                calls += 1
+                assert mend or message == "str(error)", f"{path.name}:{call.lineno}: {message}"
+    assert calls > 40
