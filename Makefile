@@ -48,7 +48,7 @@ types: setup
 	$(BIN)/mypy
 
 .PHONY: test-clients
-test-clients: setup ## The programs of docs/clients, AsyncAPI's parser; pandas, Datasette, Jupyter on a replica at work
+test-clients: setup ## pandas, Datasette, a notebook on the replica of a daemon at work; a Node client on the local org
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[clients]'
 	$(BIN)/pytest -q tests/clients
 
