@@ -218,21 +218,22 @@ class Planner:
         operation = command.operation
         if operation is Operation.UPSERT and command.record_id is not None:
             operation = Operation.UPDATE
+        by_header, only_if, unmodified_since_ms = True, None, None
+        if guarded and remote is not None:
+            settled = self._view.is_settled(remote) and self._spec.modified_field == HEADER_FIELD
+            holds = "" if settled else still_holds(self._spec, remote.values or {}, guarded)
+            only_if = unchanged_since(self._spec, remote.modified_ms) + (f" AND {holds}" if holds else "")
+            unmodified_since_ms = remote.modified_ms
+            by_header = settled and operation is not Operation.DELETE
         write = RecordWrite(
             object=command.object,
             operation=operation,
             fields=fields,
             record_id=command.record_id,
             external_id=command.external_id if operation is Operation.UPSERT else None,
+            only_if=only_if,
+            if_unmodified_since_ms=unmodified_since_ms,
         )
-        by_header = True
-        if guarded and remote is not None:
-            guard = unchanged_since(self._spec, remote.modified_ms)
-            by_header = self._view.is_settled(remote) and self._spec.modified_field == HEADER_FIELD
-            holds = "" if by_header else still_holds(self._spec, remote.values or {}, guarded)
-            by_header = by_header and operation is not Operation.DELETE
-            guard = f"{guard} AND {holds}" if holds else guard
-            write = replace(write, only_if=guard, if_unmodified_since_ms=remote.modified_ms)
         others = tuple(replace(c, carried_by=command.command_id) for c in carried)
         return Send((*others, replace(command, sent=fields, carried_by=None)), write, by_header)
 

@@ -12,8 +12,11 @@ NEWEST_VERSION = "66.0"
 
 def decoded(schema: ObjectSchema, row: sqlite3.Row) -> dict[str, Any]:
     """Return a database row as a record: every stored field by API name, booleans as booleans."""
+    # By its name a row finds a value only after comparing the name with those of all columns before it.
+    values = dict(zip(row.keys(), row, strict=True))
     return {
-        field.name: bool(row[field.name]) if field.type == "boolean" else row[field.name] for field in schema.stored
+        field.name: bool(values[field.name]) if field.type == "boolean" else values[field.name]
+        for field in schema.stored
     }
 
 
