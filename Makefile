@@ -30,7 +30,7 @@ test: setup format-check lint types ## Format, lint, strict types and every test
 	  tests/e2e tests/faults tests/traps tests/integration tests/devorg
 
 .PHONY: test-slow
-test-slow: setup ## A quiet day of API calls, a kill at every commit of a first start, 25 seeds of the soak (minutes)
+test-slow: setup ## A quiet day of API calls, a kill at every commit of a first start, 25 seeds of the soak, small benchmarks (minutes)
 	$(BIN)/pytest -q -m slow tests
 
 .PHONY: format-check

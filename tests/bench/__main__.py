@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import commands, reads
+from tests.bench import commands, million, reads, stream
 from tests.bench.harness import SHIPPED, Figure, document, machine, table
 from tests.broker import BrokerOptions, ProcessBroker
 from tests.e2e.stack import Stack
@@ -43,7 +43,12 @@ def reads_benchmark(directory: Path) -> Sequence[Figure]:
         return reads.reads(stack)
 
 
-BENCHMARKS: Mapping[str, Benchmark] = {"commands": commands_benchmark, "reads": reads_benchmark}
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "stream": stream.stream,
+    "million": million.million,
+    "commands": commands_benchmark,
+    "reads": reads_benchmark,
+}
 
 
 def main() -> int:

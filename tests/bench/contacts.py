@@ -18,14 +18,14 @@ _FIRST = ("Anna", "Björn", "Chloé", "Dmitri", "Elif", "Farid", "Grace", "Hiro"
 _SYLLABLES = ("ba", "cor", "den", "fal", "gri", "hol", "ker", "lun", "mar", "nes", "pol", "rin", "sta", "tov", "wen")
 
 
-def fill(path: Path) -> None:
-    """Put the contacts into the replica of a stopped daemon, with its indexes."""
+def fill(path: Path, count: int = CONTACTS) -> None:
+    """Put so many contacts into the replica of a stopped daemon, with its indexes."""
     rng = random.Random(1)
     with Session(path) as session:
         spec = session.run(lambda unit: stored_spec(unit, "Contact"))
         assert spec is not None
-        for start in range(0, CONTACTS, _BATCH):
-            rows = [_contact(spec, number, rng) for number in range(start, start + _BATCH)]
+        for start in range(0, count, _BATCH):
+            rows = [_contact(spec, number, rng) for number in range(start, min(start + _BATCH, count))]
             session.run(lambda unit, rows=rows: unit.put(spec, rows))  # type: ignore[misc]  # bound at once
         while session.run(_indexed):
             pass
@@ -34,6 +34,11 @@ def fill(path: Path) -> None:
 def some_id(rng: random.Random) -> RecordId:
     """Of one of them."""
     return _id(rng.randrange(CONTACTS))
+
+
+def spread_ids(count: int, chosen: int) -> list[RecordId]:
+    """So many ids, evenly out of those of the first `count` contacts."""
+    return [_id(number * count // chosen) for number in range(chosen)]
 
 
 def some_addresses(rng: random.Random) -> list[str]:

@@ -31,7 +31,7 @@ class Feed:
     def __init__(self) -> None:
         self._made: list[bytes] = []
         self._log: list[bytes] = []
-        self._sent_s: list[float] = []
+        self._due_s: list[float] = []
         self._count = 0
         self._at = 0  # of the log, what the client gets next
         self._advised = False
@@ -54,23 +54,25 @@ class Feed:
         if order["rate"]:
             self._pacing = asyncio.create_task(self._pace(made, order["rate"]))
         else:
-            self._release(made)
+            self._release(made, time.monotonic())
         return web.json_response({"at_s": time.monotonic()})
 
-    async def sent(self, _request: web.Request) -> web.Response:
-        """When each event of the log was given to the network, by the machine's monotonic clock."""
-        return web.json_response(self._sent_s)
+    async def due(self, _request: web.Request) -> web.Response:
+        """When each event of the log was to be sent, by the machine's monotonic clock, whenever it was."""
+        return web.json_response(self._due_s)
 
     async def _pace(self, made: list[bytes], rate: float) -> None:
-        began_s = asyncio.get_running_loop().time()
+        began_s = time.monotonic()
         for number, event in enumerate(made):
-            wait_s = began_s + number / rate - asyncio.get_running_loop().time()
+            due_s = began_s + number / rate
+            wait_s = due_s - time.monotonic()
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
-            self._release([event])
+            self._release([event], due_s)
 
-    def _release(self, events: list[bytes]) -> None:
+    def _release(self, events: list[bytes], due_s: float) -> None:
         self._log += events
+        self._due_s += [due_s] * len(events)
         self._more.set()
 
     async def cometd(self, request: web.Request) -> web.Response:
@@ -107,7 +109,6 @@ class Feed:
                 return []
         events = self._log[self._at : self._at + EVENTS_PER_ANSWER]
         self._at += len(events)
-        self._sent_s += [time.monotonic()] * (self._at - len(self._sent_s))
         return events
 
 
@@ -183,13 +184,21 @@ def main() -> None:
         [
             web.post("/feed/make", feed.make),
             web.post("/feed/go", feed.go),
-            web.get("/feed/sent", feed.sent),
+            web.get("/feed/due", feed.due),
             web.post("/cometd/{version:.*}", feed.cometd),
             web.route("*", "/{path:.*}", front.ask),
         ]
     )
     app.on_cleanup.append(front.close)
-    web.run_app(app, host="127.0.0.1", port=given.port, print=None, access_log=None, max_line_size=_LONGEST_HEADER)
+    web.run_app(
+        app,
+        host="127.0.0.1",
+        port=given.port,
+        print=None,
+        access_log=None,
+        max_line_size=_LONGEST_HEADER,
+        shutdown_timeout=0.1,  # the client's poll is held, and would be waited for
+    )
 
 
 if __name__ == "__main__":

@@ -68,6 +68,13 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def resident_mb(pid: int) -> tuple[float, float]:
+    """Memory of a process that is in use now, and the most that was."""
+    lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+    told = dict(line.split(":", 1) for line in lines)
+    return int(told["VmRSS"].split()[0]) / 1024, int(told["VmHWM"].split()[0]) / 1024
+
+
 def machine() -> dict[str, Any]:
     """Where the figures come from."""
     return {

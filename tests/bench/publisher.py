@@ -12,12 +12,10 @@ from tests.e2e.watcher import ROOT
 IN_FLIGHT = 500
 
 
-def publish_rate(port: int, count: int, payload_bytes: int) -> float:
-    """Messages a second, from the first publish to the last PUBACK."""
+def _connected(port: int, acknowledged: list[int]) -> Client:
     client = Client(CallbackAPIVersion.VERSION2, "bench-publisher", protocol=MQTTProtocolVersion.MQTTv5)
     client.max_inflight_messages_set(IN_FLIGHT)
     ready: list[bool] = []
-    acknowledged = [0]
 
     def on_connect(*_: Any) -> None:
         ready.append(True)
@@ -29,6 +27,28 @@ def publish_rate(port: int, count: int, payload_bytes: int) -> float:
     client.connect("127.0.0.1", port)
     while not ready:
         _turn(client)
+    return client
+
+
+def round_trips_ms(port: int, count: int, payload_bytes: int) -> list[float]:
+    """Of single messages, each published once the one before is acknowledged."""
+    acknowledged = [0]
+    client = _connected(port, acknowledged)
+    taken_ms: list[float] = []
+    for number in range(count):
+        began_s = time.monotonic()
+        client.publish(f"{ROOT}/bench", b"x" * payload_bytes, 1)
+        while acknowledged[0] <= number:
+            _turn(client)
+        taken_ms.append((time.monotonic() - began_s) * 1000)
+    client.disconnect()
+    return taken_ms
+
+
+def publish_rate(port: int, count: int, payload_bytes: int) -> float:
+    """Messages a second, from the first publish to the last PUBACK."""
+    acknowledged = [0]
+    client = _connected(port, acknowledged)
     payload = b"x" * payload_bytes
     published, began_s = 0, time.monotonic()
     while acknowledged[0] < count:

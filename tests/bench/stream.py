@@ -7,26 +7,47 @@ change durable and acknowledged by a real broker. The ceiling beside it is paho 
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from types import TracebackType
 from typing import Any, Self
 
 import requests
 
-from tests.bench.harness import SHIPPED, Figure, cpu_s
-from tests.bench.publisher import publish_rate
+from tests.bench.harness import SHIPPED, Figure, cpu_s, percentile
+from tests.bench.publisher import publish_rate, round_trips_ms
 from tests.broker import BrokerOptions, ProcessBroker, free_port
 from tests.e2e.stack import Stack
 from tests.e2e.waiting import until
 
 ROOT = Path(__file__).parents[2]
-CONTACTS = 10_000
-WARM_UP = 2_000
-SUSTAINED = 40_000
-BACKLOG = 100_000
 _TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How much of everything.
+
+    Attributes:
+        contacts: Records in the org.
+        warm_up, sustained, backlog: Events.
+        repeats: Of the sustained run, whose median counts.
+        latency_s: Of each rate.
+    """
+
+    contacts: int = 10_000
+    warm_up: int = 2_000
+    sustained: int = 40_000
+    repeats: int = 3
+    latency_s: int = 20
+    backlog: int = 100_000
+
+
+FULL = Scale()
 
 
 class FeedProcess:
@@ -56,7 +77,7 @@ class FeedProcess:
 
     def _answers(self) -> bool:
         try:
-            return requests.get(f"{self.url}/feed/sent", timeout=5).ok
+            return requests.get(f"{self.url}/feed/due", timeout=5).ok
         except requests.ConnectionError:
             return False
 
@@ -69,9 +90,9 @@ class FeedProcess:
         answer = requests.post(f"{self.url}/feed/go", json={"rate": rate}, timeout=_TIMEOUT_S)
         return float(answer.json()["at_s"])
 
-    def sent_s(self) -> list[float]:
-        """When each event was sent."""
-        told: list[float] = requests.get(f"{self.url}/feed/sent", timeout=_TIMEOUT_S).json()
+    def due_s(self) -> list[float]:
+        """When each event was to be sent, by the machine's monotonic clock."""
+        told: list[float] = requests.get(f"{self.url}/feed/due", timeout=_TIMEOUT_S).json()
         return told
 
 
@@ -99,14 +120,14 @@ class Subscriber:
 
 
 @contextmanager
-def fed(directory: Path) -> Iterator[tuple[Stack, FeedProcess]]:
+def fed(directory: Path, contacts: int) -> Iterator[tuple[Stack, FeedProcess]]:
     """A stack whose daemon listens to the feed, with the settings that ship."""
     options = BrokerOptions(extra=("max_queued_messages 1000000", "max_inflight_messages 500", "set_tcp_nodelay true"))
     broker = ProcessBroker(directory / "broker", options)
     settings = {**SHIPPED, "sync": {"objects": ["Contact"], "verify_interval": "30d", "backoff_max": "60s"}}
     with Stack(directory, broker, settings, ("Contact",)) as stack:
         stack.org.set(api_limit=10**9, delivered_event_limit=10**9)
-        stack.org.seed(contacts=CONTACTS)
+        stack.org.seed(contacts=contacts)
         with FeedProcess(stack.told["url"]) as feed:
             stack.configure({"salesforce": {"instance_url": feed.url}})
             stack.start()
@@ -114,29 +135,88 @@ def fed(directory: Path) -> Iterator[tuple[Stack, FeedProcess]]:
             yield stack, feed
 
 
-def stream(directory: Path) -> list[Figure]:
+def stream(directory: Path, scale: Scale = FULL) -> list[Figure]:
     """All figures of the stream."""
-    with fed(directory) as (stack, feed):
+    with fed(directory, scale.contacts) as (stack, feed):
         ids = sorted(stack.org.records("Contact"))
-        _run(stack, feed, ids, WARM_UP)
-        return [*_sustained(stack, feed, ids)]
+        run(stack, feed, ids, scale.warm_up)
+        return [
+            *_sustained(stack, feed, ids, scale),
+            *_latency(stack, feed, ids, scale, 50, (3.0, 15.0)),
+            *_latency(stack, feed, ids, scale, 500, (None, 50.0)),
+            *_backlog(stack, feed, ids, scale),
+        ]
 
 
-def _run(
-    stack: Stack, feed: FeedProcess, ids: Sequence[str], count: int, rate: float = 0
+def run(
+    stack: Stack, feed: FeedProcess, ids: Sequence[str], count: int, rate: float = 0, *, values: bool = False
 ) -> tuple[float, dict[str, Any]]:
+    """So many events through everything; when they began, and what the subscriber tells."""
     feed.make(ids, count)
-    subscriber = Subscriber(stack.broker.port, count)
+    subscriber = Subscriber(stack.broker.port, count, values=values)
     began_s = feed.go(rate)
     return began_s, subscriber.told()
 
 
-def _sustained(stack: Stack, feed: FeedProcess, ids: Sequence[str]) -> Iterator[Figure]:
-    used_s = cpu_s(stack.daemon.pid)
-    began_s, told = _run(stack, feed, ids, SUSTAINED)
-    took_s = told["times"][-1] - began_s
-    used_s = cpu_s(stack.daemon.pid) - used_s
-    ceiling = publish_rate(stack.broker.port, SUSTAINED, told["bytes"] // SUSTAINED)
-    yield Figure(name="changes a second", value=SUSTAINED / took_s, unit="/s", target=8000, ceiling=ceiling)
-    yield Figure(name="the daemon's processor per change", value=used_s / SUSTAINED * 1e6, unit="µs", better="less")
-    yield Figure(name="bytes of a change message", value=told["bytes"] / SUSTAINED, unit="B", better="less")
+def _sustained(stack: Stack, feed: FeedProcess, ids: Sequence[str], scale: Scale) -> Iterator[Figure]:
+    rates, used_s, ceilings = [], [], []
+    for _ in range(scale.repeats):
+        before_s = cpu_s(stack.daemon.pid)
+        began_s, told = run(stack, feed, ids, scale.sustained)
+        used_s.append(cpu_s(stack.daemon.pid) - before_s)
+        rates.append(scale.sustained / (told["times"][-1] - began_s))
+        ceilings.append(publish_rate(stack.broker.port, scale.sustained, told["bytes"] // scale.sustained))
+    rate, ceiling = median(rates), median(ceilings)
+    micros = median(used_s) / scale.sustained * 1e6
+    yield Figure(name="changes a second", value=rate, unit="/s", target=8000, ceiling=ceiling)
+    yield Figure(name="of what paho alone publishes", value=rate / ceiling * 100, unit="%", target=35)
+    yield Figure(name="the daemon's processor per change", value=micros, unit="µs", better="less")
+    yield Figure(name="bytes of a change message", value=told["bytes"] / scale.sustained, unit="B", better="less")
+
+
+def _latency(
+    stack: Stack,
+    feed: FeedProcess,
+    ids: Sequence[str],
+    scale: Scale,
+    rate: int,
+    targets_ms: tuple[float | None, float],
+) -> Iterator[Figure]:
+    """From the moment an event was due at the org, whether it was sent then or not, to the subscriber's callback."""
+    count = max(rate * scale.latency_s, 10)
+    first = len(feed.due_s())
+    _, told = run(stack, feed, ids, count, rate, values=True)
+    due_s = feed.due_s()
+    assert sorted(told["values"]) == list(range(first, first + count)), "not every event came, once"
+    taken_ms = [(at - due_s[value]) * 1000 for at, value in zip(told["times"], told["values"], strict=True)]
+    alone_ms = round_trips_ms(stack.broker.port, min(count, 500), told["bytes"] // count)
+    for part, target in zip((0.5, 0.99), targets_ms, strict=True):
+        yield Figure(
+            name=f"latency at {rate}/s, p{part * 100:.0f}",
+            value=percentile(taken_ms, part),
+            unit="ms",
+            better="less",
+            target=target,
+            ceiling=percentile(alone_ms, part),
+        )
+
+
+def _backlog(stack: Stack, feed: FeedProcess, ids: Sequence[str], scale: Scale) -> Iterator[Figure]:
+    """Events that came while the daemon was away; from its start to the last message."""
+    if stack.daemon.stop() != 0:
+        raise RuntimeError(stack.daemon.last_words())
+    feed.make(ids, scale.backlog)
+    feed.go()
+    subscriber = Subscriber(stack.broker.port, scale.backlog)
+    began_s = time.monotonic()
+    stack.daemon.launch()
+    told = subscriber.told()
+    ceiling = publish_rate(stack.broker.port, scale.backlog, told["bytes"] // scale.backlog)
+    yield Figure(
+        name=f"a backlog of {scale.backlog:,} events",
+        value=told["times"][-1] - began_s,
+        unit="s",
+        better="less",
+        target=15.0,
+        ceiling=scale.backlog / ceiling,
+    )

@@ -1,0 +1,58 @@
+"""The benchmarks, small: each runs to its end and tells every figure; how large a figure is says nothing here."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.bench import million, stream
+from tests.bench.harness import Figure, document, machine, table
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def _told(figures: Sequence[Figure]) -> set[str]:
+    """Their names, each of which is in the table and in the JSON with a value that was measured."""
+    shown = table(figures)
+    told = {figure["name"]: figure for figure in json.loads(document(figures, machine()))["figures"]}
+    assert len(told) == len(figures)
+    for name, figure in told.items():
+        assert name in shown
+        assert isinstance(figure["value"], float)
+    return set(told)
+
+
+def test_the_stream(tmp_path: Path) -> None:
+    """From a CometD answer to a subscriber: rate, latency, backlog, each with its ceiling."""
+    scale = stream.Scale(contacts=50, warm_up=20, sustained=300, repeats=1, latency_s=1, backlog=500)
+    figures = stream.stream(tmp_path, scale)
+    assert _told(figures) == {
+        "changes a second",
+        "of what paho alone publishes",
+        "the daemon's processor per change",
+        "bytes of a change message",
+        "latency at 50/s, p50",
+        "latency at 50/s, p99",
+        "latency at 500/s, p50",
+        "latency at 500/s, p99",
+        "a backlog of 500 events",
+    }
+    by_name = {figure.name: figure for figure in figures}
+    for name in ("changes a second", "latency at 50/s, p50", "latency at 500/s, p99", "a backlog of 500 events"):
+        assert by_name[name].ceiling, name
+    assert by_name["changes a second"].target == 8000
+
+
+def test_a_million_records(tmp_path: Path) -> None:
+    """Two sizes of replica, a start, memory and idling."""
+    scale = million.Scale(few=50, many=500, touched=40, events=100, busy_s=2, idle_s=1)
+    figures = million.million(tmp_path, scale)
+    assert _told(figures) == {
+        "processor per change, 500 records to 50",
+        "start with 500 records",
+        "resident memory, 500 records, 100 events/s",
+        "its peak",
+        "its growth in the last 1 s",
+        "idle, of a core",
+    }
