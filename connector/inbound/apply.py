@@ -6,7 +6,7 @@ Per object and batch there is one look-up and one write of rows; between them ev
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from connector.inbound.echo import Echoes, split
 from connector.inbound.fence import Fences, Memory, ReadFence
@@ -15,6 +15,7 @@ from connector.inbound.outcome import Outcome
 from connector.inbound.progress import asked_ms
 from connector.model.change import Change, ChangeEvent, Origin, ReplayId
 from connector.model.ids import RecordId
+from connector.model.noun import dataclass
 from connector.model.objects import ObjectSpec
 from connector.model.record import ReadRecord, StoredRecord
 from connector.ports import DirtyRecord, Unit

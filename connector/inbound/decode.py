@@ -48,6 +48,7 @@ NOT_STREAMED = frozenset(
 _NOT_FIELDS = frozenset({HEADER, "EventUuid", "EventApiName", "ReplayId"})
 _COMPOUND_TYPES = frozenset({"address", "location"})
 _WHOLE_RECORD = frozenset({ChangeType.CREATE, ChangeType.UNDELETE})
+_CHANGE_TYPES = {kind.value: kind for kind in ChangeType}
 _MAX_IDS = 100_000  # an event has at most 1 MB
 _YEAR_10000_MS = 253_402_300_800_000  # ISO text reaches no further
 
@@ -81,10 +82,9 @@ def decode(payload: object, specs: Mapping[str, ObjectSpec]) -> ChangeEvent | No
     spec = specs.get(header.entity)
     if spec is None:
         return None
-    try:
-        change_type = ChangeType(header.change_type)
-    except ValueError:
-        raise UndecodableEvent("changeType: unknown") from None
+    change_type = _CHANGE_TYPES.get(header.change_type)
+    if change_type is None:
+        raise UndecodableEvent("changeType: unknown")
     ids, whole_object = _record_ids(header, spec)
     whole_object = whole_object or change_type is ChangeType.GAP_OVERFLOW
     body = _Body(spec, header, change_type)

@@ -139,7 +139,7 @@ def _includes(spec: ObjectSpec, stored: StoredRecord, event: ChangeEvent) -> boo
 
 def _any_left(stored: StoredRecord, unclear: AbstractSet[str]) -> bool:
     """Whether a part that may have been cleared is not known to be empty."""
-    return any(stored.values.get(name, ...) is not None for name in unclear)
+    return bool(unclear) and any(stored.values.get(name, ...) is not None for name in unclear)
 
 
 def _merge_delete(editor: Editor, stored: StoredRecord, event: ChangeEvent, source: Source | None) -> Outcome:
@@ -154,7 +154,7 @@ def _merge_delete(editor: Editor, stored: StoredRecord, event: ChangeEvent, sour
 def _applied(editor: Editor, stored: StoredRecord | None, event: ChangeEvent, record_id: RecordId) -> Outcome:
     spec = editor.spec
     values: dict[str, Any] = dict(stored.values) if stored else {f.name: empty_value(f) for f in spec.fields}
-    values.update((n, v) for n, v in event.values.items() if n in spec.by_name)
+    values.update({n: v for n, v in event.values.items() if n in spec.by_name})
     # An update that does not tell when (a lead's conversion may not): the row would keep the date of the one before.
     untold = event.change_type is ChangeType.UPDATE and _MODIFIED in spec.by_name and _MODIFIED not in event.values
     dirty: str | None = "modified_date_not_told" if untold else None

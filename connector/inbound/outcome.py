@@ -1,12 +1,12 @@
 """What is to be done with one record, and the rows and changes it is made of. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Any
 
 from connector.model.change import Change, CommitInfo, Operation, Origin
 from connector.model.ids import RecordId
+from connector.model.noun import dataclass
 from connector.model.objects import ObjectSpec
 from connector.model.record import StoredRecord
 
@@ -75,7 +75,7 @@ class Editor:
             return Outcome(record=record, change=None if silent is True else self._whole(Operation.CREATE, record))
         if stored.deleted_ms is not None:
             return Outcome(record=record, change=self._whole(Operation.UNDELETE, record))
-        changed = tuple(f.name for f in self.spec.fields if stored.values.get(f.name) != values.get(f.name))
+        changed = _differing(self.spec.names, stored.values, values)
         if not changed and modified_ms == stored.modified_ms:
             return NOTHING
         told = bool(changed) and not (isinstance(silent, AbstractSet) and set(changed) <= silent)
@@ -124,3 +124,7 @@ class Editor:
             commit=self.commit,
             applied_ms=self.now_ms,
         )
+
+
+def _differing(names: Iterable[str], before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple([name for name in names if before.get(name) != after.get(name)])

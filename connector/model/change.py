@@ -1,11 +1,11 @@
 """Change events as the org tells them, and changes as the replica applied them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NewType
 
 from connector.model.ids import RecordId
+from connector.model.noun import dataclass
 
 ReplayId = NewType("ReplayId", bytes)  # opaque: store it, send it back, never compare or compute
 # The one that is a word: behind it comes every event that the org still keeps. Source: Streaming API Developer Guide,

@@ -1,6 +1,6 @@
 """Messages to and from the mesh."""
 
-from dataclasses import dataclass
+from connector.model.noun import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

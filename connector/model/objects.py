@@ -90,6 +90,7 @@ class ObjectSpec:
         modified_field: The field that says when a user last changed the record.
         modstamp_field: The field that the poller goes by.
         has_is_deleted: False for objects without a recycle bin.
+        names: Of the synced fields, in the order of their columns.
         by_name: The synced fields by name.
         booleans: The synced fields that are true or false.
         name_parts: The fields a person's `Name` is composed of, in order; empty where `Name` is a plain field.
@@ -106,6 +107,7 @@ class ObjectSpec:
     createable: bool
     updateable: bool
     deletable: bool
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
     by_name: Mapping[str, FieldSpec] = field(init=False, repr=False, compare=False)
     booleans: frozenset[str] = field(init=False, repr=False, compare=False)
     name_parts: tuple[str, ...] = field(init=False, repr=False, compare=False)
@@ -115,6 +117,7 @@ class ObjectSpec:
         person = "LastName" in self.described and "Name" in self.described
         parts = ("FirstName", "MiddleName", "LastName", "Suffix") if person else ()
         object.__setattr__(self, "name_parts", tuple(part for part in parts if part in self.described))
+        object.__setattr__(self, "names", tuple(f.name for f in self.fields))
         object.__setattr__(self, "by_name", {f.name: f for f in self.fields})
         object.__setattr__(self, "booleans", frozenset(f.name for f in self.fields if f.kind == "boolean"))
 

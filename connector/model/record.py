@@ -1,10 +1,10 @@
 """A record as the replica holds it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from connector.model.ids import RecordId
+from connector.model.noun import dataclass
 from connector.model.times import to_iso
 
 

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from connector.errors import PoisonError, TransientError
 from connector.model.change import Change
 from connector.model.ids import RecordId
 from connector.model.message import Message, OutboxMessage
+from connector.model.noun import dataclass
 from connector.ports import BatchPublisher, Replica, Unit
 
 log = structlog.get_logger()

@@ -14,6 +14,9 @@ from connector.store.tables import stored_version
 _SQL = load("changelog")
 # Versions of one row in `change_block`, as sql/changelog.sql has it.
 BLOCK = 64
+# A look-up by value through the class takes four times as long.
+_OPERATIONS = {operation.value: operation for operation in Operation}
+_ORIGINS = {origin.value: origin for origin in Origin}
 _NEVER_MS = to_ms("9999-12-31T23:59:59Z")
 
 
@@ -177,12 +180,12 @@ def _change(*row: Any) -> Change:
         version=version,
         object=name,
         id=record_id,
-        operation=Operation(operation),
+        operation=_OPERATIONS[operation],
         changed=tuple(from_json(changed)),
         before=from_json(before),
         after=from_json(after),
         record=from_json(record),
-        origin=Origin(origin),
+        origin=_ORIGINS[origin],
         command_id=command_id,
         commit=commit,
         applied_ms=ms(applied_at),

@@ -28,7 +28,7 @@ class Records(Part):
 
     def records(self, spec: ObjectSpec, ids: Iterable[RecordId]) -> dict[RecordId, StoredRecord]:
         """Those of the records that are stored, deleted ones included."""
-        names = [f.name for f in spec.fields]
+        names = spec.names
         rows = self._db.executemany(statements(spec).select, ((i,) for i in ids))
         return {row[0]: stored_record(names, spec.booleans, row) for row in rows}
 
@@ -49,7 +49,7 @@ class Records(Part):
             records: As they are to be; of two with one id the later counts.
             stored: The rows that are there, where this unit has read them already.
         """
-        names = [f.name for f in spec.fields]
+        names = spec.names
         wanted = {record.id: record for record in records}
         present = self.records(spec, wanted) if stored is None else stored
         new = [record for record_id, record in wanted.items() if record_id not in present]

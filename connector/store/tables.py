@@ -109,7 +109,7 @@ def columns_of(spec: ObjectSpec) -> ObjectColumns:
 
 def statements(spec: ObjectSpec) -> Statements:
     """The statements on the object's table."""
-    return _statements(spec.table, tuple(f.name for f in spec.fields))
+    return _statements(spec.table, spec.names)
 
 
 @lru_cache(maxsize=1024)

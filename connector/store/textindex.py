@@ -15,11 +15,11 @@ Only what SQLite 3.40 knows is used, so that the programs of Debian 12 can read 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import apsw
 
+from connector.model.noun import dataclass
 from connector.model.objects import ObjectColumns
 from connector.store.columns import from_json, json_or_none
 from connector.store.names import field_index, quoted, text_index
