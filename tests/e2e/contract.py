@@ -153,7 +153,7 @@ def _problem(name: str, payload: bytes) -> str | None:
             _adapter(name).validate_json(payload)
         except ValueError as unknown:
             return str(unknown)
-    return _cloud_event_problem(value, payload) if name == "change" else None
+    return (_cloud_event_problem(value, payload) or _record_problem(value["data"])) if name == "change" else None
 
 
 def _cloud_event_problem(document: Mapping[str, Any], payload: bytes) -> str | None:
@@ -166,6 +166,25 @@ def _cloud_event_problem(document: Mapping[str, Any], payload: bytes) -> str | N
     node, operation, subject = event.get_source().split("/")[1], data["operation"], f"{data['object']}/{data['id']}"
     composed = (f"{node}/{data['version']}", f"blackroad.salesforce.record.{operation}", subject)
     return None if read == told and composed == (read[0], read[2], read[3]) else f"read as {read}"
+
+
+def _record_problem(data: Mapping[str, Any]) -> str | None:
+    """Why the record of a change is not of its object's schema, or None. Which fields are synced, the settings say."""
+    validator = _record_validator(data["object"])
+    for member in ("before", "after", "record"):
+        error = next(validator.iter_errors(data[member] or {}), None) if validator is not None else None
+        if error is not None:
+            return f"{member}.{'.'.join(map(str, error.absolute_path))}: {error.message[:200]}"
+    return None
+
+
+@cache
+def _record_validator(object_name: str) -> Draft202012Validator | None:
+    path = _ASYNCAPI.parent / "objects" / f"{object_name}.json"
+    if not path.exists():
+        return None
+    schema = json.loads(path.read_bytes())
+    return Draft202012Validator({"properties": schema["properties"]})
 
 
 @cache

@@ -46,6 +46,7 @@ def test_every_example_passes_on_its_topic() -> None:
         received(CHANGE_TOPIC, {**EVENT, "colour": "red"}),
         received(CHANGE_TOPIC, {**EVENT, "id": "lucidia/7"}),
         received(CHANGE_TOPIC, {**EVENT, "specversion": "0.3"}),
+        received(CHANGE_TOPIC, {**EVENT, "data": {**EVENT["data"], "record": {"Id": "x", "Phone": 5}}}),
         received(CHANGE_TOPIC, EVENT, qos=0),
         received(CHANGE_TOPIC, EVENT, content_type="application/json"),
         received(CHANGE_TOPIC, b"{"),
