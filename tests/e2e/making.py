@@ -7,6 +7,7 @@ from typing import Protocol
 import pytest
 
 from tests.broker import Broker, BrokerOptions, ContainerBroker, ProcessBroker, docker_problem
+from tests.e2e import contract
 from tests.e2e.stack import OBJECTS, SEED, Settings, Stack
 
 
@@ -23,6 +24,14 @@ class MakeStack(Protocol):
     ) -> Stack:
         """A stack whose daemon has not been started; `seed` None: an org without records."""
         ...
+
+
+@contextmanager
+def _checked(stack: Stack) -> Iterator[Stack]:
+    """At its end every message that its watcher has seen is held against schemas/."""
+    with stack:
+        yield stack
+    contract.check(stack.watcher.messages(), stack.watcher.sent)
 
 
 @contextmanager
@@ -45,7 +54,7 @@ def stacks(config: pytest.Config, directories: pytest.TempPathFactory) -> Iterat
                 broker = ContainerBroker(directory / "broker", config.getoption("--broker-image"), options)
             else:
                 broker = ProcessBroker(directory / "broker", options)
-            stack = made.enter_context(Stack(directory, broker, settings or {}, objects))
+            stack = made.enter_context(_checked(Stack(directory, broker, settings or {}, objects)))
             if seed:
                 stack.org.seed(**seed)
             return stack
