@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SECONDS_OF_DEMO ?= 30
 SEEDS ?= 1000
+TRANSPORT ?= cometd
 # The tests start some hundred processes: each would compile the program anew.
 unexport PYTHONDONTWRITEBYTECODE
 # And make some thousand databases, where each commit waits for the disk: they are in memory where 4 GB of it are free
@@ -57,8 +58,8 @@ lost-answers: setup ## 10,000 creates of which many an answer is lost: no duplic
 	LOST_ANSWER_CREATES=10000 $(BIN)/pytest -s tests/faults/test_commands_lost.py
 
 .PHONY: soak
-soak: setup ## A thousand seeds of random edits, commands and faults, each settled and compared (an hour)
-	$(BIN)/python -m tests.faults.soak --seeds $(SEEDS)
+soak: setup ## A thousand seeds of random edits, commands and faults, each settled and compared (an hour); TRANSPORT=pubsub
+	$(BIN)/python -m tests.faults.soak --seeds $(SEEDS) --transport $(TRANSPORT)
 
 .PHONY: bench
 bench: setup ## Measure, beside the same work without the connector; figures and machine as JSON in bench.json

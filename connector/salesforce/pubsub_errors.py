@@ -35,8 +35,12 @@ def _refused(status: int, text: str) -> ConnectorError:
     return StreamRefused(status, (OrgProblem(code=f"PUBSUB_{status}", message=text, fields=[]),))
 
 
-def _throttled(wait_s: float, text: str) -> ConnectorError:
-    return OrgThrottled(text, retry_after_s=wait_s)
+def _crowded(text: str) -> ConnectorError:
+    return OrgThrottled(text, retry_after_s=_CLIENTS_WAIT_S)
+
+
+def _slower(text: str) -> ConnectorError:
+    return OrgThrottled(text, retry_after_s=_REQUESTS_WAIT_S)
 
 
 def _spent(_text: str) -> ConnectorError:
@@ -46,8 +50,6 @@ def _spent(_text: str) -> ConnectorError:
 _forbidden: Reaction = partial(_refused, _FORBIDDEN)
 _not_found: Reaction = partial(_refused, _NOT_FOUND)
 _wrong: Reaction = partial(_refused, _WRONG)  # a request that we should not have sent: a person must look
-_crowded: Reaction = partial(_throttled, _CLIENTS_WAIT_S)
-_slower: Reaction = partial(_throttled, _REQUESTS_WAIT_S)
 
 REACTIONS: Mapping[str, Reaction] = {
     "service.unavailable": OrgUnavailable,

@@ -206,6 +206,23 @@ async def test_an_idle_topic_is_kept_alive_with_a_newer_position(org: DevOrg, cl
     assert len(await (await client.behind(held, "/data/LeadChangeEvent")).events(1)) == 1
 
 
+async def test_a_position_that_was_told_without_an_event_is_one(org: DevOrg, client: PubSubClient) -> None:
+    """Before the first event of all, and of an idle org whose newest event is older than what it keeps."""
+    org.ctx.settings.pubsub_keepalive_s = 0.1
+    first = (await (await client.subscribe()).response()).latest_replay_id
+    fetch = await client.behind(first)
+    make(org, "A")
+    [event] = await fetch.events(1)
+    org.ctx.org.advance(73 * 3600)
+    org.ctx.tokens.keep(client.metadata["accesstoken"])
+    call = (await client.behind(event.replay_id)).call.read()
+    assert await refused(call) == (STATUS.INVALID_ARGUMENT, "subscription.fetch.replayid.corrupted")
+    again = (await (await client.subscribe()).response()).latest_replay_id
+    fetch = await client.behind(again)
+    make(org, "B")
+    assert await names(client, fetch, 1) == ["B"]
+
+
 async def test_a_stream_that_asks_for_nothing_is_closed(org: DevOrg, client: PubSubClient) -> None:
     """Without an error, and so is one that never asks at all."""
     org.ctx.settings.pubsub_idle_s = 0.2

@@ -39,6 +39,7 @@ CREATE INDEX IF NOT EXISTS event_log_time ON event_log (logged_ms, replay_id);
 """
 _INSERT = "INSERT INTO event_log VALUES (?, ?, ?, ?, ?, ?)"
 _LAST_ID, _CHANNELS, _FILTERS = "event_log.last_id", "event_log.channels", "event_log.filters"
+_TOLD = "event_log.told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,8 @@ class EventBus:
         database.connection.executescript(_TABLES)
         newest = database.connection.execute("SELECT max(replay_id) FROM event_log").fetchone()[0]
         self._last_id = max(newest or 0, int(database.meta(_LAST_ID) or FIRST_REPLAY_ID))
+        # The position that was given out without an event, and when by the org's clock.
+        self._told: tuple[int, int] | None = orjson.loads(database.meta(_TOLD) or "null")
         self.custom_channels: dict[str, dict[str, list[str]]] = orjson.loads(database.meta(_CHANNELS) or "{}")
         self.channel_filters: dict[str, dict[str, str]] = orjson.loads(database.meta(_FILTERS) or "{}")
 
@@ -176,6 +179,13 @@ class EventBus:
         """The newest position: behind it come new events only."""
         return self._last_id
 
+    def told_position(self) -> int:
+        """The newest position, given out without an event: it is valid for the retention window from now on."""
+        self._told = self._last_id, self._clock.now_ms()
+        with self._database.transaction():
+            self._database.set_meta(_TOLD, orjson.dumps(self._told).decode())
+        return self._last_id
+
     def oldest_position(self) -> int:
         """The position behind which every event of the retention window comes."""
         statement = "SELECT max(replay_id) FROM event_log WHERE logged_ms < ?"
@@ -186,8 +196,10 @@ class EventBus:
         """Whether a subscription may start behind this id: it is a position inside the retention window.
 
         An id that was published and lies between two others is a position as well; an id older than the window is
-        none even where nothing was published since.
+        none even where nothing was published since, unless it was given out again.
         """
+        if self._told is not None and replay_id == self._told[0] and self._told[1] >= self._horizon_ms():
+            return True
         statement = "SELECT logged_ms FROM event_log WHERE replay_id <= ? ORDER BY replay_id DESC LIMIT 1"
         if not 0 <= replay_id <= self._last_id:
             return False
@@ -202,9 +214,11 @@ class EventBus:
 
     def expire_all(self) -> None:
         """Make every replay id given so far invalid."""
+        self._told = None
         with self._database.transaction():
             self._database.connection.execute("DELETE FROM event_log")
             self._database.set_meta(_LAST_ID, str(self._last_id))
+            self._database.set_meta(_TOLD, "null")
 
     def reset(self) -> None:
         """Start a new stream, as an org that moved to another instance: old ids mean nothing in it."""

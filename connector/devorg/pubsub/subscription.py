@@ -189,7 +189,7 @@ class Subscription:
     def _response(self, events: list[ConsumerEvent]) -> FetchResponse:
         if not events and not self._context.settings.stream_stalled and not self._due():
             # Nothing of the topic lies between.
-            self._after = max(self._after, self._context.bus.latest_id())
+            self._after = max(self._after, self._context.bus.told_position())
         return FetchResponse(
             events=events,
             latest_replay_id=_replay_id(self._after),

@@ -1,4 +1,4 @@
-"""The soak: `python -m tests.faults.soak --seeds 1000 [--first N] [--jobs 2] [--seconds 1.5] [--stop] [--json]`.
+"""The soak: `python -m tests.faults.soak --seeds 1000 [--first N] [--jobs 2] [--seconds 1.5] [--transport pubsub]`.
 
 Each seed makes its own random edits, commands and faults, then quiet; afterwards the replica must equal the org record
 by record, the published changes must add up to the replica, every command must have had exactly one effect and one
@@ -52,6 +52,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="at once")
     parser.add_argument("--seconds", type=float, default=1.5, help="of upheaval in each")
     parser.add_argument("--repeat", type=int, default=1, help="play each so often: chance of the machine differs")
+    parser.add_argument("--transport", choices=("cometd", "pubsub"), default="cometd", help="of the change stream")
     parser.add_argument("--stop", action="store_true", help="at the first failure")
     parser.add_argument("--json", action="store_true", help="one JSON document at the end")
     options = parser.parse_args()
@@ -82,7 +83,9 @@ def _played(options: argparse.Namespace) -> Iterator[Outcome]:
     seeds = [seed for seed in range(options.first, options.first + options.seeds) for _ in range(options.repeat)]
     spawned = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=spawned) as pool:
-        futures: list[Future[Outcome]] = [pool.submit(run_seed, seed, options.seconds) for seed in seeds]
+        futures: list[Future[Outcome]] = [
+            pool.submit(run_seed, seed, options.seconds, options.transport) for seed in seeds
+        ]
         try:
             for future in as_completed(futures):
                 outcome = future.result()
@@ -94,7 +97,9 @@ def _played(options: argparse.Namespace) -> Iterator[Outcome]:
 
 
 def _again(outcome: Outcome, options: argparse.Namespace) -> str:
-    return f"python -m tests.faults.soak --seed {outcome.seed} --seconds {options.seconds}"
+    return (
+        f"python -m tests.faults.soak --seed {outcome.seed} --seconds {options.seconds} --transport {options.transport}"
+    )
 
 
 def _tell(outcome: Outcome, options: argparse.Namespace) -> None:

@@ -46,21 +46,27 @@ class AnswerFaults:
         return ordered(self._world, rng, {"kind": "oauth", **rng.choice(orders.OAUTH), "count": rng.randint(1, 3)})
 
     def stream(self, rng: random.Random) -> str:
-        return ordered(self._world, rng, {**rng.choice(orders.STREAM), "count": rng.randint(1, 2)})
+        return ordered(
+            self._world, rng, {**rng.choice(orders.STREAM[self._world.transport]), "count": rng.randint(1, 2)}
+        )
 
     def stream_http(self, rng: random.Random) -> str:
+        kind = self._world.transport
         return ordered(
-            self._world, rng, {"kind": "cometd", **rng.choice(orders.STREAM_HTTP), "count": rng.randint(1, 2)}
+            self._world, rng, {"kind": kind, **rng.choice(orders.STREAM_HTTP[kind]), "count": rng.randint(1, 2)}
         )
 
     def deliver(self, rng: random.Random) -> str:
-        return ordered(self._world, rng, {"kind": "cometd:deliver", **rng.choice(orders.DELIVER)})
+        transport = self._world.transport
+        return ordered(self._world, rng, {"kind": f"{transport}:deliver", **rng.choice(orders.DELIVER[transport])})
 
     def tokens(self, _rng: random.Random) -> str:
         return f"{self._world.org.ctx.tokens.expire('access')} expired"
 
     def connections(self, rng: random.Random) -> str:
         prefix = rng.choice(("", "/cometd/", "/services/data"))
+        if prefix == "/cometd/":
+            return f"stream dropped: {self._world.drop_stream()}"
         return f"{self._world.org.drop_connections(prefix)} dropped {prefix}"
 
     def org_down(self, rng: random.Random) -> str:

@@ -23,6 +23,7 @@ from connector.inbound.poll import PollRules
 from connector.inbound.snapshot import LoadRules
 from connector.logs import configure_logs
 from connector.salesforce.cometd_watch import CometdLimits
+from connector.salesforce.pubsub_client import PubSubLimits
 from connector.settings import load_settings
 from tests.faults.soak.strings import Strings, hold_the_database
 
@@ -71,6 +72,7 @@ WAITS: Mapping[str, Mapping[str, float]] = {
         "_DENIED_WAIT_S": 0.2,
     },
     "connector.salesforce.cometd_watch": {"_SHORTEST_HOLD_S": 0.1},
+    "connector.salesforce.pubsub_errors": {"_CLIENTS_WAIT_S": 0.3, "_REQUESTS_WAIT_S": 0.2},
     "connector.salesforce.login": {"_LOGIN_WINDOW_S": 0.1, "_CLOSE_WAIT_S": 0.5},
     "connector.salesforce.login_answers": {"RATE_WAIT_S": 0.3},
     "connector.salesforce.streaming": {"EVENTS_WAIT_S": 0.4},
@@ -93,6 +95,18 @@ SHORTER: Mapping[str, Mapping[str, Any]] = {
             close_s=0.3,
             healthy_s=1.0,
             backlog_wait_s=1.0,
+        )
+    },
+    "connector.salesforce.pubsub": {
+        "PubSubLimits": partial(
+            PubSubLimits,
+            hold_s=2.0,  # the plan's org sends something every second
+            margin_s=1.0,
+            ping_s=1.0,
+            request_s=1.5,
+            settle_s=0.5,
+            reached_every_s=0.2,
+            healthy_s=1.0,
         )
     },
 }

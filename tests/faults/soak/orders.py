@@ -49,7 +49,7 @@ OAUTH: Sequence[Mapping[str, Any]] = (
     {"half_open": True},
     {"delay_s": 0.2},
 )
-STREAM: Sequence[Mapping[str, Any]] = (
+_COMETD: Sequence[Mapping[str, Any]] = (
     {"kind": "cometd:connect", "unknown_client": True},
     {"kind": "cometd:connect", "error": "402::Unknown client", "reconnect": "none"},
     {"kind": "cometd:connect", "unknown_client": True, "disconnect": True, "reconnect": "none"},
@@ -71,7 +71,25 @@ STREAM: Sequence[Mapping[str, Any]] = (
     {"kind": "cometd:subscribe", "error": "404::Unknown channel"},
     {"kind": "cometd:subscribe", "close": True},
 )
-STREAM_HTTP: Sequence[Mapping[str, Any]] = (
+_PUBSUB: Sequence[Mapping[str, Any]] = (
+    {"kind": "pubsub:fetch", "close": True},
+    {"kind": "pubsub:fetch", "half_open": True},
+    {"kind": "pubsub:fetch", "code": "service.auth.error"},
+    {"kind": "pubsub:fetch", "code": "service.unavailable"},
+    {"kind": "pubsub:fetch", "code": "service.protection.triggered"},
+    {"kind": "pubsub:fetch", "code": "subscription.internal.error"},
+    {"kind": "pubsub:fetch", "code": "subscription.limit.exceeded"},
+    {"kind": "pubsub:fetch", "code": "subscription.fetch.replay.repeated"},
+    {"kind": "pubsub:topic", "code": "topic.api.unavailable"},
+    {"kind": "pubsub:topic", "code": "topic.not.found"},
+    {"kind": "pubsub:topic", "code": "service.auth.error"},
+    {"kind": "pubsub:schema", "code": "schema.api.unavailable"},
+    {"kind": "pubsub:schema", "half_open": True},
+    {"kind": "pubsub:subscribe", "code": "concurrent.client.limit.exceeded"},
+    {"kind": "pubsub:subscribe", "close": True},
+)
+STREAM: Mapping[str, Sequence[Mapping[str, Any]]] = {"cometd": _COMETD, "pubsub": _PUBSUB}
+_COMETD_HTTP: Sequence[Mapping[str, Any]] = (
     {"status": 401},
     {"status": 403, "html": True},
     {"status": 404},
@@ -85,7 +103,16 @@ STREAM_HTTP: Sequence[Mapping[str, Any]] = (
     {"close": True},
     {"half_open": True},
 )
-DELIVER: Sequence[Mapping[str, Any]] = (
+_PUBSUB_CALLS: Sequence[Mapping[str, Any]] = (
+    {"code": "service.auth.error"},
+    {"code": "service.unavailable"},
+    {"code": "something.that.is.new"},
+    {"close": True},
+    {"half_open": True},
+    {"delay_s": 0.2},
+)
+STREAM_HTTP: Mapping[str, Sequence[Mapping[str, Any]]] = {"cometd": _COMETD_HTTP, "pubsub": _PUBSUB_CALLS}
+_COMETD_DELIVER: Sequence[Mapping[str, Any]] = (
     {"duplicate": True, "count": 5},
     {"duplicate": True, "count": 5},
     {"drop_response": True},
@@ -94,6 +121,16 @@ DELIVER: Sequence[Mapping[str, Any]] = (
     {"error": "403::Unknown client", "unknown_client": True},
     {"delay_s": 0.3},
 )
+_PUBSUB_DELIVER: Sequence[Mapping[str, Any]] = (
+    {"duplicate": True, "count": 5},
+    {"duplicate": True, "count": 5},
+    {"drop_response": True},
+    {"close": True},
+    {"half_open": True},
+    {"truncate": True},
+    {"delay_s": 0.3},
+)
+DELIVER: Mapping[str, Sequence[Mapping[str, Any]]] = {"cometd": _COMETD_DELIVER, "pubsub": _PUBSUB_DELIVER}
 GARBAGE: Sequence[Mapping[str, Any]] = (
     {"ChangeEventHeader": {"changeType": "EXPLODE"}},
     {"ChangeEventHeader": {"recordIds": []}},

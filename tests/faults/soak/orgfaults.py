@@ -35,13 +35,15 @@ class OrgFaults:
                 context.bus.reset()
                 return "reset"
             case 1:
-                return ordered(self._world, rng, {"kind": "cometd:subscribe", "invalid_replay_id": True})
+                return ordered(
+                    self._world, rng, {"kind": f"{self._world.transport}:subscribe", "invalid_replay_id": True}
+                )
             case _:
                 context.bus.expire_all()
                 return "all expired"
 
     async def _dropped_stream(self) -> None:
-        self._world.org.drop_connections("/cometd/")
+        self._world.drop_stream()
 
     def events(self, rng: random.Random) -> str:
         """Changes that an event tells of without telling what they are."""

@@ -116,10 +116,10 @@ class Plan:
     steps: tuple[Step, ...]
 
 
-def plan_of(seed: int, seconds: float) -> Plan:
-    """The plan of a seed whose upheaval takes so many seconds."""
+def plan_of(seed: int, seconds: float, transport: str = "cometd") -> Plan:
+    """The plan of a seed whose upheaval takes so many seconds, with the stream over `transport`."""
     rng = random.Random(seed)
-    variant = _variant(rng)
+    variant = _variant(rng, transport)
     turn = _turn(rng, seed)
     more = rng.sample(_FAULTS, rng.randint(0, _MOST_MORE)) if turn else []
     faults = tuple(dict.fromkeys(turn + more))
@@ -141,7 +141,7 @@ def _turn(rng: random.Random, seed: int) -> list[str]:
     return [_FAULTS[(seed + _APART * number) % len(_FAULTS)] for number in range(_IN_TURN)]
 
 
-def _variant(rng: random.Random) -> Variant:
+def _variant(rng: random.Random, transport: str) -> Variant:
     return Variant(
         org=OrgSettings(
             connect_hold_s=rng.choice((0.3, 1.0, 3.0)),
@@ -151,10 +151,11 @@ def _variant(rng: random.Random) -> Variant:
             stream_delay_s=rng.choice((0.0, 0.0, 0.0, 0.1)),
             composite_client_origin=rng.random() < 0.5,
             gzip=rng.random() < 0.8,
+            pubsub_keepalive_s=1.0,
         ),
         events=_events(rng),
         insert_delete_events=rng.random() < 0.2,
-        settings=_settings(rng),
+        settings={**_settings(rng), "salesforce": {"stream": transport}},
         records=_records(rng) if rng.random() < 0.9 else None,
         unseen=rng.random() < 0.3,
         silent=rng.random() < 0.3,

@@ -53,11 +53,11 @@ class Outcome:
     kept: str = ""
 
 
-def run_seed(seed: int, seconds: float) -> Outcome:
+def run_seed(seed: int, seconds: float, transport: str) -> Outcome:
     """Play one seed in this process."""
     # Connections are cut on purpose, and the org's server tells of each.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
-    return asyncio.run(_bounded(plan_of(seed, seconds)))
+    return asyncio.run(_bounded(plan_of(seed, seconds, transport)))
 
 
 async def _bounded(plan: Plan) -> Outcome:

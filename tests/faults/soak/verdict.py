@@ -2,7 +2,6 @@
 
 import json
 import sqlite3
-from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -14,7 +13,7 @@ from tests.e2e.watcher import ROOT
 from tests.faults.soak.accounts import Deeds, wrong_accounts
 from tests.faults.soak.commands import Lost
 from tests.faults.soak.fields import OBJECTS
-from tests.faults.soak.world import Missed, World
+from tests.faults.soak.world import Missed, World, replay_number
 
 _CHANGE = f"{ROOT}/change/"
 _HOLE = f"{ROOT}/hole/"
@@ -118,7 +117,7 @@ def _file(world: World) -> Iterator[str]:
 def _not_kept(world: World) -> Iterator[str]:
     """Events that could not be read, and are not in quarantine."""
     rows = world.replica.rows("SELECT replay_id FROM quarantine")
-    kept = {int(b64decode(row["replay_id"])) for row in rows}
+    kept = {replay_number(row["replay_id"]) for row in rows}
     yield from (f"event {replay_id} cannot be read, and was not kept" for replay_id in world.to_quarantine - kept)
 
 

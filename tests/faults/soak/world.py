@@ -19,6 +19,7 @@ from connector.devorg.records.ledger import Ledger
 from connector.devorg.server import DevOrg
 from tests.broker import ProcessBroker
 from tests.e2e.replica import ReplicaFile
+from tests.e2e.stack import NOWHERE
 from tests.e2e.watcher import ROOT, Received, Watcher
 from tests.faults.soak.commands import OURS, Service
 from tests.faults.soak.daemon import Daemon
@@ -80,6 +81,12 @@ class Refusal:
     missed: Sequence[Missed]
 
 
+def replay_number(stored: str) -> int:
+    """A stored replay id as the org counts: digits over CometD, eight bytes over the Pub/Sub API."""
+    replay_id = b64decode(stored)
+    return int(replay_id) if replay_id.isdigit() else int.from_bytes(replay_id)
+
+
 LookForMissed = Callable[["World"], Sequence[Missed]]
 
 
@@ -87,6 +94,7 @@ class World:
     """All parts, started and ended together.
 
     Attributes:
+        transport: What the stream comes over.
         forgetful: The broker was killed or lost its memory: what it had acknowledged may never have been delivered.
         restarted_broker: It was away, in whatever way.
         refusals: When the org did not know the daemon's position any more, once everything was loaded.
@@ -106,7 +114,10 @@ class World:
         self._variant = variant
         self._stack = contextlib.AsyncExitStack()
         self._started_s = time.monotonic()
-        self.org = DevOrg(directory / "org", settings=variant.org)
+        self.transport: str = variant.settings["salesforce"]["stream"]
+        self.org = DevOrg(
+            directory / "org", settings=variant.org, pubsub_port=0 if self.transport == "pubsub" else None
+        )
         self.broker = ProcessBroker(directory / "broker")
         self.replica = ReplicaFile(directory / "daemon" / "salesforce.db")
         self.held: list[str] = []
@@ -133,7 +144,13 @@ class World:
         if not self.replica.loaded(OBJECTS):
             return None
         stored = self.replica.rows("SELECT value FROM cursor WHERE name LIKE 'stream:%' AND value IS NOT NULL")
-        return int(b64decode(json.loads(stored[0]["value"])["replay_id"])) if stored else None
+        return replay_number(json.loads(stored[0]["value"])["replay_id"]) if stored else None
+
+    def drop_stream(self) -> str:
+        """End the stream's session without a reason."""
+        if self.transport == "pubsub":
+            return f"fault {self.org.ctx.faults.add('pubsub:fetch', close=True)}"
+        return f"{self.org.drop_connections('/cometd/')} connections"
 
     def paused(self) -> bool:
         """By the daemon's last word: it will not look at the org before it is told to."""
@@ -217,7 +234,11 @@ class World:
 
     def _settings(self) -> Mapping[str, Any]:
         own: dict[str, dict[str, Any]] = {
-            "salesforce": {"instance_url": self.org.url, "timeout": "1s"},
+            "salesforce": {
+                "instance_url": self.org.url,
+                "timeout": "1s",
+                "pubsub_url": self.org.ctx.pubsub_url or NOWHERE,
+            },
             "storage": {"path": str(self.replica.path)},
             "mqtt": {"host": "127.0.0.1", "port": self.wire.port, "keepalive": "2s"},
         }
