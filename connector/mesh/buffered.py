@@ -5,12 +5,15 @@ before paho sees them.
 """
 
 import contextlib
+import errno
 import socket
 import ssl
 
 from connector.mesh.packets import PUBACK, Puback, header, puback
 
 _READ_BYTES = 65_536
+# What is not all there yet is kept until it is; a reason string alone may have 64 KiB.
+_LARGEST_ACKNOWLEDGEMENT = 131_072
 # Unsent beyond this is sent before more is taken; a socket that takes no more then holds paho back.
 _UNSENT_BYTES = 65_536
 
@@ -36,7 +39,7 @@ class BufferedSocket:
 
         Raises:
             BlockingIOError, ssl.SSLWantReadError: Nothing is there now.
-            OSError: The connection is broken.
+            OSError: The connection is broken, or what comes is no sound acknowledgement.
         """
         if not self._left:
             self._sort()
@@ -69,6 +72,8 @@ class BufferedSocket:
             except ValueError:
                 self._left = len(self._read) - self._at  # paho ends the connection for it
                 return
+            if head is not None and head.kind == PUBACK and head.size > _LARGEST_ACKNOWLEDGEMENT:
+                raise OSError(errno.EPROTO, "an acknowledgement that is too large")
             if head is None or (head.kind == PUBACK and self._at + head.size > len(self._read)):
                 self._cut = True
                 return

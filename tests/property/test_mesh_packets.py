@@ -141,3 +141,11 @@ def test_what_is_no_packet_is_left_to_the_library(stream: bytes) -> None:
         broker.sendall(stream)
         assert b"".join(buffered.recv(1) for _ in stream) == stream
         assert buffered.acknowledgements() == []
+
+
+def test_an_acknowledgement_without_end_breaks_the_connection() -> None:
+    """It would be kept in memory until it is all there: up to 256 MB."""
+    with _connected() as (buffered, broker):
+        broker.sendall(b"\x40\xff\xff\xff\x7f\x00\x07")
+        with pytest.raises(OSError, match="too large"):
+            buffered.recv(1)
