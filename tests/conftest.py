@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import structlog
+from hypothesis import settings
 
 from tests.broker import Broker, BrokerOptions, ContainerBroker, ProcessBroker, docker_problem
 from tests.validated import VALIDATED
@@ -18,6 +19,10 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
     ]
 )
+
+# How long an example takes says something of the machine, not of the product.
+settings.register_profile("untimed", settings(), deadline=None)
+settings.load_profile("untimed")
 
 BrokerFactory = Callable[[BrokerOptions], Awaitable[Broker]]
 

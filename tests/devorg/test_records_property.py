@@ -51,7 +51,7 @@ def fold(commits: list[Commit]) -> dict[str, Any]:
 
 
 @given(st.lists(transactions, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_commits_fold_into_the_records(plan: list[tuple[list[tuple[str, int, int]], str]]) -> None:
     """Whatever is written, refused, held, released or abandoned."""
     books, accounts = Books(), list[str]()

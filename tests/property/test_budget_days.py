@@ -175,7 +175,7 @@ def simulated(steps: Sequence[Step], quota: int) -> World:
 
 
 @given(STEPS, st.sampled_from([30, 60, 10_000]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_ceiling_is_never_crossed_and_the_reserve_is_kept(steps: list[Step], quota: int) -> None:
     """By the true time, over kills, restarts, clocks that are set and whatever others use."""
     world = simulated(steps, quota)
@@ -188,7 +188,7 @@ def test_the_ceiling_is_never_crossed_and_the_reserve_is_kept(steps: list[Step],
 @example(
     [Wants(Purpose.COMMAND, 10), Others(20), Wants(Purpose.COMMAND, 1), Passes(DAY_MS), Wants(Purpose.COMMAND, 30)]
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_left_of_the_orgs_quota_is_the_commands(steps: list[Step]) -> None:
     """Others near the org's limit: all but commands make one call in 15 minutes at most, to see whether it is over."""
     steps = [step for step in steps if not isinstance(step, Restarts)]
@@ -198,7 +198,7 @@ def test_what_is_left_of_the_orgs_quota_is_the_commands(steps: list[Step]) -> No
 
 
 @given(st.sampled_from(list(Purpose)), st.integers(0, 2 * DAY_MS))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_work_resumes_by_itself(purpose: Purpose, began_ms: int) -> None:
     """Who waits as long as a refusal says, again and again, is served within 25 hours of the last call."""
 

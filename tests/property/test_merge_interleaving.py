@@ -247,7 +247,7 @@ def quiet(org: Org, side: Replica) -> None:
     raise AssertionError("doubts never end")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(steps, max_size=40))
 def test_any_interleaving_ends_equal_to_the_org(story: list[tuple[Any, ...]]) -> None:
     """Live records are equal, and so is what a consumer folds out of the changes; no version is missing."""
@@ -262,7 +262,7 @@ def test_any_interleaving_ends_equal_to_the_org(story: list[tuple[Any, ...]]) ->
         assert [c.version for c in changes] == list(range(1, len(changes) + 1))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(story=st.lists(edits | st.tuples(st.just("tick")), max_size=20), cut=st.integers(0, 20), restarted=st.booleans())
 def test_a_redelivered_tail_leaves_the_record_unchanged(
     story: list[tuple[Any, ...]], cut: int, *, restarted: bool
@@ -283,7 +283,7 @@ def test_a_redelivered_tail_leaves_the_record_unchanged(
             assert side.changes() == changes
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(steps, max_size=25), st.lists(edits, max_size=10))
 def test_a_lost_stretch_is_made_up_by_a_poll(story: list[tuple[Any, ...]], unseen: list[tuple[Any, ...]]) -> None:
     """The position is lost: what happened meanwhile comes by query, deletions included."""

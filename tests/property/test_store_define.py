@@ -50,7 +50,7 @@ class _Undo(Exception):
 
 
 @given(st.lists(FIELDS.filter(unambiguous), min_size=2, max_size=5), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_table_keeps_what_fits_through_any_changes_of_its_fields(steps: list[dict[str, str]], data: Any) -> None:
     """Fields come, go, change type and spelling; an undone step leaves the table as it was."""
     fields = steps[0]

@@ -50,7 +50,7 @@ def rows_of(values: list[dict[str, Any]]) -> list[StoredRecord]:
 
 
 @given(st.lists(VALUES, min_size=1, max_size=5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_rows_and_changes_come_back_as_they_went_in(values: list[dict[str, Any]]) -> None:
     """No value is altered on its way through a column or through JSON."""
     rows = rows_of(values)
@@ -69,7 +69,7 @@ def test_rows_and_changes_come_back_as_they_went_in(values: list[dict[str, Any]]
     st.booleans(),
     st.integers(1, 5),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_pages_hold_every_record_once_and_in_order(
     values: list[dict[str, Any]], field: str, descending: bool, limit: int
 ) -> None:
@@ -104,7 +104,7 @@ def test_pages_hold_every_record_once_and_in_order(
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([None, 0, 1])), max_size=15), st.randoms())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_commands_on_one_record_run_one_at_a_time_and_in_order(given_: list[tuple[int, int | None]], rng: Any) -> None:
     """Whatever is retried later and in whatever order the answers come; and every command gets its turn."""
     queue = [

@@ -124,7 +124,7 @@ QUERIES = st.lists(st.sampled_from([word for word in WORDS if words_of(word)]), 
 
 
 @given(st.lists(STEPS, max_size=25), QUERIES)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_search_finds_what_a_reader_of_the_records_would(steps: list[Any], queries: list[str]) -> None:
     """Through edits, deletions, undone units and changes of the fields, with the index made at any pace."""
     with tempfile.TemporaryDirectory() as folder, Session(Path(folder) / "replica.db") as session:

@@ -134,7 +134,7 @@ def stored(rows: Sequence[Mapping[str, Any]]) -> list[StoredRecord]:
 
 
 @given(rows(), st.lists(WHERES, min_size=1, max_size=12))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_condition_means_the_same_in_sql_and_in_python(
     rows: list[dict[str, Any]], wheres: list[dict[str, Any]]
 ) -> None:
@@ -149,7 +149,7 @@ def test_a_condition_means_the_same_in_sql_and_in_python(
 
 
 @given(rows(), st.sampled_from(sorted(VALUES)), st.booleans(), st.integers(1, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pages_put_together_are_the_list(rows: list[dict[str, Any]], field: str, descending: bool, limit: int) -> None:
     """Whatever the order, ties and nulls: no record twice, none left out."""
     records = stored(rows)
@@ -174,7 +174,7 @@ def key(record: StoredRecord, field: str) -> tuple[bool, Any]:
 
 
 @given(rows(), st.sampled_from(sorted(VALUES)), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_list_is_in_order(rows: list[dict[str, Any]], field: str, descending: bool) -> None:
     """Null first, then by value, ties by Id; the other way round if asked for."""
     records = stored(rows)
