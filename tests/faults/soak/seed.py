@@ -134,7 +134,7 @@ class _Player:
             for asked in world.service.open():
                 if asked.command_id:
                     world.service.send(asked)
-            if world.paused():  # a broker that forgets has forgotten the resumption, too
+            if world.stream_state() == "paused":  # a broker that forgets has forgotten the resumption, too
                 world.watcher.send(f"{ROOT}/control/resume", {"reply_to": "soak/help"}, wait=False)
             for verb, names in sorted(world.needs.items()):
                 body = {"reply_to": "soak/help", "objects": sorted(names)}

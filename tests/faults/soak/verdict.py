@@ -66,8 +66,8 @@ def _unsettled(world: World) -> Iterator[str]:
             yield f"{what}: {len(rows)}, {rows[:3]}"
     if not world.replica.loaded(OBJECTS):
         yield "not everything is loaded"
-    if world.paused():
-        yield "the stream is paused"
+    if (state := world.stream_state()) != "live":
+        yield f"the stream is {state}"
     position, newest = world.position(), world.org.ctx.bus.latest_id()
     if position is not None and position < newest:
         yield f"events to come: behind {position}, up to {newest}"  # they may tell of what was purged since

@@ -152,10 +152,10 @@ class World:
             return f"fault {self.org.ctx.faults.add('pubsub:fetch', close=True)}"
         return f"{self.org.drop_connections('/cometd/')} connections"
 
-    def paused(self) -> bool:
-        """By the daemon's last word: it will not look at the org before it is told to."""
+    def stream_state(self) -> str:
+        """By the daemon's last word."""
         told = self.watcher.messages(f"{ROOT}/health")
-        return bool(told) and told[-1].json["stream"]["state"] == "paused"
+        return str(told[-1].json["stream"]["state"]) if told else "not told"
 
     def heard_changes(self) -> Sequence[Received]:
         """The changes that the subscriber has received so far, in order."""
