@@ -57,7 +57,7 @@ class Bench:
             "objects": {"Contact": {"fields": FIELDS, "external_id": "Key__c", "poll_interval": "1s"}},
         }
         secrets = {"SF_CLIENT_ID": known.client_id, "SF_CLIENT_SECRET": known.client_secret}
-        return Daemon(folder, settings, secrets, PAGE_ROWS), ReplicaFile(folder / "salesforce.db")
+        return Daemon(folder, settings, secrets, {"PAGE_ROWS": PAGE_ROWS}), ReplicaFile(folder / "salesforce.db")
 
     def edit(self) -> str:
         """A person makes a record, edits it, and deletes another."""

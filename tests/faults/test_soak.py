@@ -37,13 +37,15 @@ def test_25_seeds_of_random_edits_commands_and_faults() -> None:
     assert told["seeds"] == SEEDS
     assert told["transactions"] > SEEDS
     assert told["commands"] > SEEDS
+    assert told["in_jobs"] > 0
 
 
-def test_the_waits_that_the_soak_scales_are_there() -> None:
+def test_the_constants_that_the_soak_scales_are_there() -> None:
     """Else its daemon would not start, and every seed would take minutes to say so."""
     named = {
         f"{home}.{name}" for waits in (child.WAITS, child.SHORTER) for home, names in waits.items() for name in names
     }
+    named |= {f"{home}.{name}" for name, homes in child.SIZES.items() for home in homes}
     known = {
         name for name in named if hasattr(importlib.import_module(name.rpartition(".")[0]), name.rpartition(".")[2])
     }

@@ -124,7 +124,12 @@ def _failure(outcome: Outcome, options: argparse.Namespace) -> dict[str, Any]:
 def _summary(outcomes: Sequence[Outcome], took_s: float) -> dict[str, Any]:
     figures, faults = Counter[str](), Counter[str]()
     for outcome in outcomes:
-        figures.update(transactions=outcome.commits, changes=outcome.changes, commands=outcome.commands)
+        figures.update(
+            transactions=outcome.commits,
+            changes=outcome.changes,
+            commands=outcome.commands,
+            in_jobs=outcome.in_jobs,
+        )
         faults.update(outcome.faults)
     return {
         "seeds": len(outcomes),
@@ -140,6 +145,7 @@ def _sum_up(summary: dict[str, Any]) -> None:
     _say(
         f"{summary['seeds']} seeds in {summary['took_s']:.0f} s ({summary['seed_s']} s each):"
         f" {summary['transactions']} transactions, {summary['changes']} changes, {summary['commands']} commands,"
+        f" {summary['in_jobs']} records written by ingest jobs,"
         f" {sum(summary['faults'].values())} kinds of fault; {len(summary['failed'])} failed"
     )
     if summary["failed"]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from connector.devorg.commits import Commit, RowChange
 from connector.outbound.view import CLOCK_SKEW_MS
-from tests.faults.soak.commands import FINAL, KEYED, MARKED, OURS, Asked
+from tests.faults.soak.commands import FINAL, JOBS, KEYED, MARKED, OURS, Asked
 from tests.faults.soak.plan import SETTLE_S
 
 # Stamps are whole seconds, and so is what the org tells of its clock.
@@ -151,6 +151,17 @@ def _to_be_seen(one: Asked, changes: Sequence[RowChange], deeds: Deeds) -> Seque
     return [change for change in changes if change.id not in gone]
 
 
+def _deleted(commit: Commit, wanted: Collection[str]) -> Sequence[str]:
+    """The records that the commit's commands have named: the first one, and of a job's those that somebody named.
+
+    What cascades comes behind it.
+    """
+    ids = [change.id for change in commit.changes if change.kind == "DELETE"]
+    if commit.changes[0].kind != "DELETE":
+        return []
+    return [*ids[:1], *(i for i in ids[1:] if i in wanted and commit.origin.startswith(JOBS))]
+
+
 def _wrong_deletes(asked: Mapping[str, Asked], deeds: Deeds, live: Collection[str]) -> Iterator[str]:
     """Deletes carry no mark: of each record they are counted together."""
     wanted: dict[str, list[Asked]] = {}
@@ -159,7 +170,7 @@ def _wrong_deletes(asked: Mapping[str, Asked], deeds: Deeds, live: Collection[st
             wanted.setdefault(one.body["id"], []).append(one)
     commits = deeds.commits
     ours = [c for c in deeds.ours() if c.changes]
-    done = Counter(c.changes[0].id for c in ours if c.changes[0].kind == "DELETE")  # what cascades comes behind it
+    done = Counter(record_id for commit in ours for record_id in _deleted(commit, wanted))
     restored = Counter(change.id for commit in commits for change in commit.changes if change.kind == "UNDELETE")
     gone = {change.id for commit in commits for change in commit.changes if change.kind == "DELETE"}
     for record_id, ones in wanted.items():

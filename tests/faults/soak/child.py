@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +56,7 @@ WAITS: Mapping[str, Mapping[str, float]] = {
     },
     "connector.mesh.link": {"_CLOSE_TIMEOUT_S": 0.3},
     "connector.mesh.router": {"RETRY_FIRST_S": 0.02, "RETRY_MAX_S": 0.2},
+    "connector.outbound.bulk": {"PAUSE_MS": 200, "_POLL_FIRST_S": 0.02, "_POLL_MOST_S": 0.2},
     "connector.outbound.writer": {"RETRY_LOOK_S": 0.1},
     "connector.model.codes": {
         "DAILY_LIMIT_WAIT_S": 0.3,
@@ -110,10 +111,15 @@ SHORTER: Mapping[str, Mapping[str, Any]] = {
         )
     },
 }
+# How much goes together, so that the soak's few records make several pages, and its queues are long: name -> homes.
+SIZES: Mapping[str, Sequence[str]] = {
+    "PAGE_ROWS": ("connector.inbound.snapshot", "connector.inbound.compare"),
+    "MOST_TAKEN": ("connector.outbound.writer",),
+}
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def main(settings: Path, secrets: Mapping[str, str], strings: Path, log: Path, page_rows: int) -> None:
+def main(settings: Path, secrets: Mapping[str, str], strings: Path, log: Path, sizes: Mapping[str, int]) -> None:
     """Be the daemon until told to stop; what ends it otherwise is its exit code.
 
     Args:
@@ -121,13 +127,13 @@ def main(settings: Path, secrets: Mapping[str, str], strings: Path, log: Path, p
         secrets: The environment.
         strings: File by which this process is pulled, see `Strings`.
         log: Where the log goes; it is appended to.
-        page_rows: Of a query's page, so that small objects have several.
+        sizes: Name of one of `SIZES` -> what it is to be.
     """
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
-    _scale(page_rows)
+    _scale(sizes)
     pulled = Strings(strings)
     hold_the_database(pulled)
     _set_clock(pulled)
@@ -161,12 +167,13 @@ def _set_clock(pulled: Strings) -> None:
     time.time_ns = lambda: real_ns() + pulled.get("clock_ms") * 1_000_000
 
 
-def _scale(page_rows: int) -> None:
+def _scale(sizes: Mapping[str, int]) -> None:
     for name, waits in WAITS.items():
         for constant, value in waits.items():
             _replace(importlib.import_module(name), constant, value)
-    for name in ("connector.inbound.snapshot", "connector.inbound.compare"):
-        _replace(importlib.import_module(name), "PAGE_ROWS", page_rows)
+    for name, size in sizes.items():
+        for home in SIZES[name]:
+            _replace(importlib.import_module(home), name, size)
     for name, classes in SHORTER.items():
         for constant, shorter in classes.items():
             setattr(importlib.import_module(name), constant, shorter)

@@ -25,8 +25,10 @@ MARKED: Mapping[str, str] = {
 KEY = "BlackRoad_Key__c"
 KEYED = "Invoice__c"  # the object with an external id
 # By origin, whoever's user it is: what the connector wrote.
-OURS = "com/salesforce/api/rest/"
+JOBS = "com/salesforce/api/bulkapi/"
+OURS = ("com/salesforce/api/rest/", JOBS)
 _KEYS = 4
+_MOST_IN_BURST = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,21 @@ class Service:
         self.send(asked, copies=2 if asked.command_id and rng.random() < 0.1 else 1)
         return str(asked)
 
+    def burst(self, rng: random.Random) -> str:
+        """Many commands of one kind at once, which need no look at their records: what an ingest job may carry."""
+        first = self._made(rng)
+        kinds = {"upsert": ("upsert",), "create": ("create",)}.get(first.operation, ("update", "update", "delete"))
+        operation, lines = rng.choice(kinds), []
+        for _ in range(rng.randint(3, _MOST_IN_BURST)):
+            asked = self._made(rng, first.object, operation)
+            if operation in ("update", "delete"):
+                asked.body["on_conflict"] = "overwrite"
+                asked.body.pop("base", None)
+            self.asked[asked.mark] = asked
+            self.send(asked)
+            lines.append(str(asked))
+        return " | ".join(lines)
+
     def repeat(self, rng: random.Random) -> str:
         """Send an earlier command again."""
         earlier = [a for a in self.asked.values() if a.command_id]
@@ -180,10 +197,11 @@ class Service:
         self.read()
         return [asked for asked in self.asked.values() if not asked.settled]
 
-    def _made(self, rng: random.Random) -> Asked:
+    def _made(self, rng: random.Random, name: str = "", operation: str = "") -> Asked:
+        """Of any object and operation that is not given."""
         mark = f"mark-{self._seed}-{len(self.asked)}"
-        name = rng.choice(OBJECTS)
-        operation = rng.choices(("create", "update", "delete", "upsert"), (5, 9, 2, 4))[0]
+        name = name or rng.choice(OBJECTS)
+        operation = operation or rng.choices(("create", "update", "delete", "upsert"), (5, 9, 2, 4))[0]
         name = KEYED if operation == "upsert" else name
         body: dict[str, Any] = {"reply_to": REPLIES, "correlation": mark}
         command_id = f"soak-{self._seed}-{len(self.asked)}" if rng.random() < 0.85 else None

@@ -45,13 +45,14 @@ class Daemon:
     """
 
     def __init__(
-        self, directory: Path, settings: Mapping[str, Any], secrets: Mapping[str, str], page_rows: int
+        self, directory: Path, settings: Mapping[str, Any], secrets: Mapping[str, str], sizes: Mapping[str, int]
     ) -> None:
+        """`sizes`: see `child.SIZES`."""
         directory.mkdir()
         self._settings = directory / "settings.toml"
         self._settings.write_text(toml(settings), encoding="utf-8")
         self._secrets = dict(secrets)
-        self._page_rows = page_rows
+        self._sizes = dict(sizes)
         self._strings_file = directory / "strings"
         self._strings = Strings(self._strings_file)
         self._process: BaseProcess | None = None
@@ -72,7 +73,7 @@ class Daemon:
         self._wanted = True
         if not self.alive:
             self._log_start = self.log.stat().st_size if self.log.exists() else 0
-            arguments = (self._settings, self._secrets, self._strings_file, self.log, self._page_rows)
+            arguments = (self._settings, self._secrets, self._strings_file, self.log, self._sizes)
             self.starts += 1
             self._process = _FORKS.Process(target=child.main, args=arguments, daemon=True)
             self._process.start()

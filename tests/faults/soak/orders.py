@@ -33,12 +33,14 @@ LOST: Sequence[Mapping[str, Any]] = (
     {"status": 502, "html": True},
     {"status": 504, "html": True},
 )
-# Method and path of writes: creates, which have most to lose, alone or as a collection or with other collections.
+# Method and path of writes: creates, which have most to lose, alone or as a collection or with other collections; and
+# every call of an ingest job.
 WRITES: Sequence[tuple[str, str]] = (
     ("POST", r"/composite$|/composite/sobjects$|/v[\d.]+/sobjects/\w+$"),
     ("POST", r"/composite$|/composite/sobjects$|/v[\d.]+/sobjects/\w+$"),
     ("PATCH", "/sobjects"),
     ("DELETE", "/sobjects"),
+    ("", "/jobs/ingest"),
 )
 OAUTH: Sequence[Mapping[str, Any]] = (
     {"status": 503, "html": True},

@@ -20,6 +20,7 @@ _STEPS: Mapping[str, int] = {
     "abandon": 1,
     "silent": 2,
     "command": 26,
+    "burst": 8,
     "repeat": 3,
     "malformed": 3,
     "control": 1,
@@ -79,6 +80,8 @@ class Variant:
         silent: Edits include what only a poll finds.
         patient: The first load is waited for.
         page_rows: Rows of a page of loads and comparisons.
+        batch_rows: Commands that go together: the fewer, the longer the queue, from which ingest jobs are made.
+        jobs: Commands come in bursts.
     """
 
     org: OrgSettings
@@ -90,6 +93,8 @@ class Variant:
     silent: bool
     patient: bool
     page_rows: int
+    batch_rows: int
+    jobs: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,8 @@ def plan_of(seed: int, seconds: float, transport: str = "cometd") -> Plan:
     pace_s = rng.choice((0.005, 0.015, 0.04))
     share = rng.uniform(0.15, 0.5) if faults else 0.0
     steps = [Step(rng.uniform(0.1, 0.8) * seconds, fault, rng.getrandbits(48)) for fault in turn]
-    usual = {kind: weight for kind, weight in _STEPS.items() if variant.silent or kind != "silent"}
+    without = {"silent": not variant.silent, "burst": not variant.jobs}
+    usual = {kind: weight for kind, weight in _STEPS.items() if not without.get(kind)}
     at_s = 0.0
     while (at_s := at_s + rng.expovariate(1 / pace_s)) < seconds:
         fault = rng.random() < share * min(1.0, pace_s / 0.01)
@@ -142,6 +148,7 @@ def _turn(rng: random.Random, seed: int) -> list[str]:
 
 
 def _variant(rng: random.Random, transport: str) -> Variant:
+    jobs = rng.random() < 0.4
     return Variant(
         org=OrgSettings(
             connect_hold_s=rng.choice((0.3, 1.0, 3.0)),
@@ -152,15 +159,18 @@ def _variant(rng: random.Random, transport: str) -> Variant:
             composite_client_origin=rng.random() < 0.5,
             gzip=rng.random() < 0.8,
             pubsub_keepalive_s=1.0,
+            bulk_job_s=rng.choice((0.0, 0.1, 0.4)),
         ),
         events=_events(rng),
         insert_delete_events=rng.random() < 0.2,
-        settings={**_settings(rng), "salesforce": {"stream": transport}},
+        settings={**_settings(rng, jobs=jobs), "salesforce": {"stream": transport}},
         records=_records(rng) if rng.random() < 0.9 else None,
         unseen=rng.random() < 0.3,
         silent=rng.random() < 0.3,
         patient=rng.random() < 0.75,
         page_rows=rng.choice((3, 10, 2000)),
+        batch_rows=rng.choice((1, 2, 4)) if jobs else 400,
+        jobs=jobs,
     )
 
 
@@ -193,7 +203,7 @@ def _events(rng: random.Random) -> dict[str, Any]:
     return options
 
 
-def _settings(rng: random.Random) -> dict[str, dict[str, Any]]:
+def _settings(rng: random.Random, *, jobs: bool) -> dict[str, dict[str, Any]]:
     everything = rng.random() < 0.25
     objects: dict[str, dict[str, Any]] = {}
     interval = rng.choice(("300ms", "1h", "1h", "1h"))
@@ -212,7 +222,7 @@ def _settings(rng: random.Random) -> dict[str, dict[str, Any]]:
         },
         "objects": objects,
         "mqtt": {"protocol": rng.choice(("5", "5", "3.1.1")), "retain_records": rng.random() < 0.2},
-        "commands": {"settle_for": f"{SETTLE_S}s"},
+        "commands": {"settle_for": f"{SETTLE_S}s", "bulk_threshold": rng.choice((2, 5)) if jobs else 5000},
         "health": {"interval": "500ms"},
         "signals": {"batch_interval": "200ms"},
     }

@@ -7,7 +7,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -15,7 +15,7 @@ import orjson
 
 from tests.e2e.watcher import ROOT
 from tests.faults.soak import aftermath, verdict
-from tests.faults.soak.commands import body_of
+from tests.faults.soak.commands import JOBS, body_of
 from tests.faults.soak.fields import OBJECTS
 from tests.faults.soak.plan import Plan, plan_of
 from tests.faults.soak.upheaval import Upheaval
@@ -37,6 +37,7 @@ class Outcome:
     """What came of a seed.
 
     Attributes:
+        in_jobs: Records that ingest jobs have written.
         problems: Empty if all is well.
         report: For a failing seed: its set-up, the trace and the end of the daemon's log.
         kept: Folder with the replica and the logs of a failing seed.
@@ -47,6 +48,7 @@ class Outcome:
     commits: int
     changes: int
     commands: int
+    in_jobs: int
     faults: tuple[str, ...]
     problems: tuple[str, ...] = ()
     report: str = ""
@@ -90,7 +92,7 @@ class _Player:
         self._directory = directory
         self._rng = random.Random(plan.seed + 1)
         self.world = World(directory, plan.seed, plan.variant, verdict.missed)
-        self._counts = (0, 0, 0)
+        self._counts = (0, 0, 0, 0)
 
     async def play(self) -> Sequence[str]:
         async with self.world as world:
@@ -98,7 +100,9 @@ class _Player:
                 return await self._played(world)
             finally:
                 changes = world.replica.last_version() if world.replica.path.exists() else 0
-                self._counts = len(world.ledger.commits), changes, len(world.service.asked)
+                commits = world.ledger.commits
+                in_jobs = sum(len(commit.changes) for commit in commits if commit.origin.startswith(JOBS))
+                self._counts = len(commits), changes, len(world.service.asked), in_jobs
 
     async def _played(self, world: World) -> Sequence[str]:
         world.daemon.start()
@@ -168,13 +172,11 @@ class _Player:
         return True
 
     def outcome(self, problems: tuple[str, ...], took_s: float) -> Outcome:
-        commits, changes, commands = self._counts
         plan = self._plan
+        done = Outcome(plan.seed, took_s, *self._counts, plan.faults)
         if not problems:
-            return Outcome(plan.seed, took_s, commits, changes, commands, plan.faults)
-        return Outcome(
-            plan.seed, took_s, commits, changes, commands, plan.faults, problems, self._report(), str(self._directory)
-        )
+            return done
+        return replace(done, problems=problems, report=self._report(), kept=str(self._directory))
 
     def _report(self) -> str:
         world, variant = self.world, self._plan.variant

@@ -87,6 +87,9 @@ class Upheaval:
     def command(self, rng: random.Random) -> str:
         return self._world.service.command(rng)
 
+    def burst(self, rng: random.Random) -> str:
+        return self._world.service.burst(rng)
+
     def malformed(self, rng: random.Random) -> str:
         return self._world.service.malformed(rng)
 

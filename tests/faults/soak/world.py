@@ -194,7 +194,8 @@ class World:
                 mqtt5=self._variant.settings["mqtt"]["protocol"] == "5",
                 heard=lambda: self.wire.subscribed,
             )
-            self.daemon = Daemon(self._directory / "daemon", self._settings(), self._secrets(), self._variant.page_rows)
+            sizes = {"PAGE_ROWS": self._variant.page_rows, "MOST_TAKEN": self._variant.batch_rows}
+            self.daemon = Daemon(self._directory / "daemon", self._settings(), self._secrets(), sizes)
             stack.callback(self.daemon.kill)
             keeper = asyncio.create_task(self.daemon.keep_up(), name="soak.keeper")
             stack.callback(keeper.cancel)
