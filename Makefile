@@ -27,11 +27,12 @@ demo: setup ## A show of half a minute: a local org, a broker, edits and command
 test: export TMPDIR := $(or $(TMPDIR),$(MEMORY),/tmp)
 test: setup format-check lint types ## Format, lint, strict types and every test that is not slow (ten minutes at most)
 	$(BIN)/pytest -q -n 2 tests/unit tests/property
-	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" \
+	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore=tests/faults/test_soak.py \
 	  tests/e2e tests/faults tests/traps tests/integration tests/devorg
+	$(BIN)/pytest -q tests/faults/test_soak.py
 
 .PHONY: test-slow
-test-slow: setup ## A quiet day of API calls, a kill at every commit of a first start, 25 seeds of the soak, small benchmarks (minutes)
+test-slow: setup ## A quiet day of API calls, a kill at every commit of a first start, small benchmarks (minutes)
 	$(BIN)/pytest -q -m slow tests
 
 .PHONY: format-check

@@ -1,4 +1,4 @@
-"""The soak: `python -m tests.faults.soak --seeds 1000 [--first N] [--jobs 2] [--seconds 1.5] [--transport pubsub]`.
+"""The soak: `python -m tests.faults.soak --seeds 1000 [--first N] [--jobs J] [--seconds 1.5] [--transport pubsub]`.
 
 Each seed makes its own random edits, commands and faults, then quiet; afterwards the replica must equal the org record
 by record, the published changes must add up to the replica, every command must have had exactly one effect and one
@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -24,6 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.faults.soak.seed import Outcome, run_seed
 
 _TELL_EVERY = 25
+# A seed mostly waits: for what its daemon waits for.
+_JOBS = 2 * (os.cpu_count() or 1)
 
 
 def main() -> int:
@@ -49,7 +52,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=25, help="how many")
     parser.add_argument("--first", type=int, default=1, help="the first one")
     parser.add_argument("--seed", type=int, help="this one alone")
-    parser.add_argument("--jobs", type=int, default=2, help="at once")
+    parser.add_argument("--jobs", type=int, default=_JOBS, help=f"at once (here {_JOBS})")
     parser.add_argument("--seconds", type=float, default=1.5, help="of upheaval in each")
     parser.add_argument("--repeat", type=int, default=1, help="play each so often: chance of the machine differs")
     parser.add_argument("--transport", choices=("cometd", "pubsub"), default="cometd", help="of the change stream")
