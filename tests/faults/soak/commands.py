@@ -28,7 +28,7 @@ KEYED = "Invoice__c"  # the object with an external id
 JOBS = "com/salesforce/api/bulkapi/"
 OURS = ("com/salesforce/api/rest/", JOBS)
 _KEYS = 4
-_MOST_IN_BURST = 25
+_MOST_IN_BURST = 12
 
 
 @dataclass(frozen=True, slots=True)

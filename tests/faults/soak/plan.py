@@ -20,7 +20,7 @@ _STEPS: Mapping[str, int] = {
     "abandon": 1,
     "silent": 2,
     "command": 26,
-    "burst": 8,
+    "burst": 4,
     "repeat": 3,
     "malformed": 3,
     "control": 1,
@@ -169,7 +169,7 @@ def _variant(rng: random.Random, transport: str) -> Variant:
         silent=rng.random() < 0.3,
         patient=rng.random() < 0.75,
         page_rows=rng.choice((3, 10, 2000)),
-        batch_rows=rng.choice((1, 2, 4)) if jobs else 400,
+        batch_rows=rng.choice((3, 6)) if jobs else 400,
         jobs=jobs,
     )
 
