@@ -45,6 +45,7 @@ def reads_benchmark(directory: Path) -> Sequence[Figure]:
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     "stream": stream.stream,
+    "pubsub": stream.pubsub,
     "million": million.million,
     "commands": commands_benchmark,
     "reads": reads_benchmark,

@@ -11,6 +11,7 @@ Source: Streaming API Developer Guide, "Bayeux Protocol, CometD, and Long Pollin
 import argparse
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from aiohttp import ClientSession, web
 CHANNEL = "/data/ChangeEvents"
 EVENTS_PER_ANSWER = 100
 FIRST_REPLAY_ID = 1000
+SCHEMA_ID = "IeRuaY6cbI_HsV8Rv1Mc5g"
 _HOLD_S = 110.0
 _LONGEST_HEADER = 65_536
 _HOP_BY_HOP = frozenset({"transfer-encoding", "content-length", "content-encoding", "connection", "date", "server"})
@@ -43,9 +45,15 @@ class Feed:
         order = await request.json()
         ids = order["ids"]
         for number in range(self._count, self._count + order["count"]):
-            self._made.append(_event(number, ids[number * 7919 % len(ids)]))
+            self._made.append(self.event(number, ids[number * 7919 % len(ids)]))
         self._count += order["count"]
         return web.json_response({"made": len(self._made), "bytes": sum(map(len, self._made))})
+
+    def event(self, number: int, record_id: str) -> bytes:
+        """An event as it goes over the wire."""
+        place = {"replayId": FIRST_REPLAY_ID + number}
+        data = {"schema": SCHEMA_ID, "payload": payload_of(number, record_id), "event": place}
+        return orjson.dumps({"data": data, "channel": CHANNEL})
 
     async def go(self, request: web.Request) -> web.Response:
         """`{"rate": events a second, or 0}`: send what was made."""
@@ -112,7 +120,7 @@ class Feed:
         return events
 
 
-def _event(number: int, record_id: str) -> bytes:
+def payload_of(number: int, record_id: str) -> dict[str, Any]:
     """As Salesforce sends it, with the position behind it; every hundred share a second."""
     now_ms = time.time_ns() // 1_000_000
     modified = datetime.fromtimestamp(now_ms // 1000, UTC)
@@ -130,17 +138,11 @@ def _event(number: int, record_id: str) -> bytes:
         "diffFields": [],
         "changedFields": ["Phone", "LastModifiedDate"],
     }
-    payload = {
+    return {
         "LastModifiedDate": f"{modified:%Y-%m-%dT%H:%M:%S}.000Z",
         "Phone": str(number),
         "ChangeEventHeader": header,
     }
-    data = {
-        "schema": "IeRuaY6cbI_HsV8Rv1Mc5g",
-        "payload": payload,
-        "event": {"replayId": FIRST_REPLAY_ID + number},
-    }
-    return orjson.dumps({"data": data, "channel": CHANNEL})
 
 
 class Front:
@@ -178,7 +180,14 @@ def main() -> None:
     parser.add_argument("--org", required=True, help="address of the local org")
     parser.add_argument("--port", type=int, required=True)
     given = parser.parse_args()
-    feed, front = Feed(), Front(given.org)
+    serve(Feed(), given.org, given.port)
+
+
+def serve(
+    feed: Feed, org: str, port: int, *, beside: Callable[[web.Application], AsyncIterator[None]] | None = None
+) -> None:
+    """Take orders, and be the org, until told to end; `beside` runs meanwhile."""
+    front = Front(org)
     app = web.Application(client_max_size=1 << 30)
     app.add_routes(
         [
@@ -190,10 +199,12 @@ def main() -> None:
         ]
     )
     app.on_cleanup.append(front.close)
+    if beside is not None:
+        app.cleanup_ctx.append(beside)
     web.run_app(
         app,
         host="127.0.0.1",
-        port=given.port,
+        port=port,
         print=None,
         access_log=None,
         max_line_size=_LONGEST_HEADER,

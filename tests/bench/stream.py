@@ -26,6 +26,7 @@ from tests.e2e.waiting import until
 
 ROOT = Path(__file__).parents[2]
 _TIMEOUT_S = 300.0
+_FEEDS = {"cometd": "feed", "pubsub": "feed_pubsub"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +52,22 @@ FULL = Scale()
 
 
 class FeedProcess:
-    """The feed before a local org; use with `with`."""
+    """The feed before a local org; use with `with`.
 
-    def __init__(self, org_url: str) -> None:
+    Attributes:
+        settings: By which the daemon finds it.
+    """
+
+    def __init__(self, org_url: str, transport: str) -> None:
         port = free_port()
         self.url = f"http://localhost:{port}"
-        self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "tests.bench.feed", "--org", org_url, "--port", str(port)], cwd=ROOT
-        )
+        self.settings = {"instance_url": self.url, "stream": transport}
+        words = [f"tests.bench.{_FEEDS[transport]}", "--org", org_url, "--port", str(port)]
+        if transport == "pubsub":
+            pubsub_port = free_port()
+            self.settings["pubsub_url"] = f"http://127.0.0.1:{pubsub_port}"
+            words += ["--pubsub-port", str(pubsub_port)]
+        self._process = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT)  # noqa: S603 - our own program
 
     def __enter__(self) -> Self:
         until(self._answers, 20.0, say=lambda: "the feed does not answer")
@@ -120,7 +129,7 @@ class Subscriber:
 
 
 @contextmanager
-def fed(directory: Path, contacts: int) -> Iterator[tuple[Stack, FeedProcess]]:
+def fed(directory: Path, contacts: int, transport: str = "cometd") -> Iterator[tuple[Stack, FeedProcess]]:
     """A stack whose daemon listens to the feed, with the settings that ship."""
     options = BrokerOptions(extra=("max_queued_messages 1000000", "max_inflight_messages 500", "set_tcp_nodelay true"))
     broker = ProcessBroker(directory / "broker", options)
@@ -128,16 +137,21 @@ def fed(directory: Path, contacts: int) -> Iterator[tuple[Stack, FeedProcess]]:
     with Stack(directory, broker, settings, ("Contact",)) as stack:
         stack.org.set(api_limit=10**9, delivered_event_limit=10**9)
         stack.org.seed(contacts=contacts)
-        with FeedProcess(stack.told["url"]) as feed:
-            stack.configure({"salesforce": {"instance_url": feed.url}})
+        with FeedProcess(stack.told["url"], transport) as feed:
+            stack.configure({"salesforce": feed.settings})
             stack.start()
             stack.watcher.unsubscribe()  # it would be one more subscriber of every change, in the process that measures
             yield stack, feed
 
 
-def stream(directory: Path, scale: Scale = FULL) -> list[Figure]:
+def pubsub(directory: Path) -> list[Figure]:
+    """The same figures over the Pub/Sub API."""
+    return stream(directory, transport="pubsub")
+
+
+def stream(directory: Path, scale: Scale = FULL, transport: str = "cometd") -> list[Figure]:
     """All figures of the stream."""
-    with fed(directory, scale.contacts) as (stack, feed):
+    with fed(directory, scale.contacts, transport) as (stack, feed):
         ids = sorted(stack.org.records("Contact"))
         run(stack, feed, ids, scale.warm_up)
         return [
