@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import errno
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,6 +21,7 @@ from tests.waiting import until
 START_TIMEOUT_S = 20.0
 _SIGNAL_AGAIN_S = 0.5
 GRACE_S = 10
+_SERVER_PORTS = range(10_000, 32_768)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,10 +253,15 @@ def _program(name: str) -> str:
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that was free a moment ago.
+
+    None of those that the system gives to connections by itself: one could have it before the server is there.
+    """
+    for port in random.SystemRandom().sample(_SERVER_PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(errno.EADDRINUSE, "no port is free")
 
 
 async def takes_connections(host: str, port: int) -> bool:
