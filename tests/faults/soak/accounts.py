@@ -151,15 +151,17 @@ def _to_be_seen(one: Asked, changes: Sequence[RowChange], deeds: Deeds) -> Seque
     return [change for change in changes if change.id not in gone]
 
 
-def _deleted(commit: Commit, wanted: Collection[str]) -> Sequence[str]:
-    """The records that the commit's commands have named: the first one, and of a job's those that somebody named.
+def _deleted(commit: Commit) -> Sequence[str]:
+    """The records that the commit's commands have named: the first one, or of a job all of its object.
 
-    What cascades comes behind it.
+    What cascades comes behind it, and is of other objects.
     """
-    ids = [change.id for change in commit.changes if change.kind == "DELETE"]
-    if commit.changes[0].kind != "DELETE":
+    first = commit.changes[0]
+    if first.kind != "DELETE":
         return []
-    return [*ids[:1], *(i for i in ids[1:] if i in wanted and commit.origin.startswith(JOBS))]
+    if not commit.origin.startswith(JOBS):
+        return [first.id]
+    return [c.id for c in commit.changes if c.kind == "DELETE" and c.object == first.object]
 
 
 def _wrong_deletes(asked: Mapping[str, Asked], deeds: Deeds, live: Collection[str]) -> Iterator[str]:
@@ -170,7 +172,7 @@ def _wrong_deletes(asked: Mapping[str, Asked], deeds: Deeds, live: Collection[st
             wanted.setdefault(one.body["id"], []).append(one)
     commits = deeds.commits
     ours = [c for c in deeds.ours() if c.changes]
-    done = Counter(record_id for commit in ours for record_id in _deleted(commit, wanted))
+    done = Counter(record_id for commit in ours for record_id in _deleted(commit))
     restored = Counter(change.id for commit in commits for change in commit.changes if change.kind == "UNDELETE")
     gone = {change.id for commit in commits for change in commit.changes if change.kind == "DELETE"}
     for record_id, ones in wanted.items():
