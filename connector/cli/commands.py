@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 from rich.table import Table
 
 from connector.app.queueing import CommandQueue
 from connector.cli.outcome import FAILED, WRONG_USAGE
+from connector.cli.plain import table_console
 from connector.cli.project import open_settings
 from connector.errors import CommandRejected
 from connector.model.change import Operation
@@ -256,4 +256,4 @@ def _print(found: Sequence[Command]) -> None:
         said = said or ", ".join(c.conflict or {})
         row = (c.command_id, c.status, c.object, c.operation, c.record_id or "", str(c.attempts))
         table.add_row(*row, to_iso(c.accepted_ms)[:19], said)
-    Console().print(table)
+    table_console().print(table)

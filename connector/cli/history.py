@@ -6,12 +6,11 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from connector.cli.outcome import FAILED
-from connector.cli.plain import plain
+from connector.cli.plain import plain, table_console
 from connector.cli.read import columns_of, json_option, opened_replica, print_json, print_record
 from connector.mesh.envelope import change_data
 from connector.model.change import Change
@@ -67,7 +66,7 @@ def _print_changes(history: History) -> None:
         table.add_row(
             str(change.version), when, change.operation.value, who, escape(origin), escape(plain(_told(change)))
         )
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    table_console().print(table)
     if history.known_since_ms is not None:
         click.echo(f"older changes than {to_iso(history.known_since_ms)} are not in the log, or not shown", err=True)
 

@@ -2,6 +2,11 @@
 
 import unicodedata
 
+from rich.console import Console
+
+# Of a table in a pipe, which has no width of its own: ids and times stay in one piece.
+_PIPE_COLUMNS = 200
+
 _KINDS_REPLACED = frozenset({"Cc", "Cf", "Co", "Cs", "Zl", "Zp"})
 
 
@@ -31,3 +36,11 @@ def milliseconds(ms: int | None) -> str:
     if ms < 1000:  # noqa: PLR2004 - a second
         return f"{ms} ms"
     return f"{ms / 1000:.1f} s" if ms < 60_000 else span(ms / 1000)  # noqa: PLR2004 - a minute
+
+
+def table_console() -> Console:
+    """Where tables are printed to: as wide as the terminal, or as a line of a table in a pipe may be."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = _PIPE_COLUMNS
+    return console

@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from connector.cli.outcome import FAILED, WRONG_USAGE
-from connector.cli.plain import plain
+from connector.cli.plain import plain, table_console
 from connector.cli.project import open_settings
 from connector.model.ids import to_record_id
 from connector.model.objects import ObjectColumns
@@ -144,7 +143,7 @@ def _print(columns: ObjectColumns, records: Sequence[StoredRecord], following: s
     for record in records:
         values = {"Id": record.id, **record.values}
         table.add_row(*(_cell(values[name], WIDEST_CELL) for name in names))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    table_console().print(table)
     if following is not None:
         click.echo(f"more: --after {following}", err=True)
 
@@ -161,7 +160,7 @@ def print_record(record: Mapping[str, Any], *, as_json: bool) -> None:
     table = Table(show_header=False, box=None)
     for name, value in record.items():
         table.add_row(f"[bold]{name}[/bold]", _cell(value, None))
-    Console().print(table)
+    table_console().print(table)
 
 
 def print_json(value: object) -> None:

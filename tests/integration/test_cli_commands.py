@@ -106,6 +106,17 @@ async def test_a_person_retries_and_cancels(org: DevOrg, place: Place) -> None:
     assert "Again" not in (await place.run("commands")).out
 
 
+async def test_in_a_pipe_a_command_is_a_line(org: DevOrg, place: Place) -> None:
+    """`grep` and `cut` find ids whole."""
+    assert (
+        await place.run("create", "Contact", "LastName=Line", "--id", "a-rather-long-idempotency-key-0001")
+    ).code == 0
+    assert (await place.run("update", "Contact", contacts(org)[0], "Phone=1", "--id", "b")).code == 0
+    lines = (await place.run("commands")).out.splitlines()[1:]
+    assert [len(lines), sum("a-rather-long-idempotency-key-0001" in line for line in lines)] == [2, 1]
+    assert sum(contacts(org)[0] in line for line in lines) == 1
+
+
 async def test_an_org_that_is_down_leaves_everything_queued(org: DevOrg, place: Place) -> None:
     """Exit 3; the next push sends it."""
     await place.run("create", "Contact", "LastName=Later", "--id", "a")
