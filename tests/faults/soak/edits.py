@@ -79,6 +79,8 @@ class Editor:
                         lines.append(_SEEN[kind][1](self, transaction, rng))
                 except OrgError as error:
                     lines.append(f"{kind} refused: {error.code}")
+                    if kind in _UNSEEN:  # what it had done by then stays in the transaction
+                        blind |= frozenset(OBJECTS)
         line = f"{'held ' if hold else ''}{'' if announce else 'silent '}{transaction.key[:8]}: " + "; ".join(lines)
         needs = {"verify": blind, "sync": frozenset() if announce else frozenset(OBJECTS)}
         return Done(line, {verb: names for verb, names in needs.items() if names}, transaction.key if hold else None)
