@@ -73,13 +73,22 @@ class _Acknowledged:
 
     Attributes:
         version: The last one of `count` changes; `since_s` is when the first of them came, by the loop's clock.
+        times: When each was acknowledged: the last version of those of one moment, and that moment.
     """
 
     version: int = 0
     count: int = 0
-    at_ms: int = 0
     since_s: float = 0.0
+    times: list[tuple[int, int]] = field(default_factory=list)
     message_ids: list[int] = field(default_factory=list)
+
+    def add(self, version: int, at_ms: int, now_s: float) -> None:
+        """The next change, acknowledged at this moment."""
+        self.since_s = self.since_s if self.count else now_s
+        self.version, self.count = version, self.count + 1
+        if self.times and self.times[-1][1] == at_ms:
+            self.times.pop()
+        self.times.append((version, at_ms))
 
     def left_s(self, now_s: float) -> float | None:
         """When it must be written down, seconds from now; None: nothing waits, 0: now."""
@@ -208,8 +217,9 @@ class Relay:
 
     @staticmethod
     def _turn(done: _Acknowledged, now: bool, unit: Unit) -> tuple[Sequence[OutboxMessage], Sequence[Change]]:
-        if now and done.version:
-            unit.mark_published(done.version, done.at_ms)
+        if now:
+            for version, at_ms in done.times:
+                unit.mark_published(version, at_ms)
         if done.message_ids:
             unit.remove_messages(done.message_ids)
         return unit.due(BATCH, done.version), unit.unpublished(BATCH, done.version)
@@ -249,8 +259,7 @@ class Relay:
         if entry.is_signal:
             self._signal = None
         elif entry.change is not None:
-            done.since_s = done.since_s if done.count else asyncio.get_running_loop().time()
-            done.version, done.count, done.at_ms = entry.change.version, done.count + 1, self._now_ms()
+            done.add(entry.change.version, self._now_ms(), asyncio.get_running_loop().time())
             self._signals.count_updated(entry.change.object)
         elif entry.message_id is not None:
             done.message_ids.append(entry.message_id)

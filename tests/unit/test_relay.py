@@ -40,6 +40,7 @@ class Store:
         self.busy = 0
         self.turns = 0
         self.marks = 0
+        self.published_ms: list[int] = []
 
     async def run(self, work: Callable[[Unit], T]) -> T:
         await asyncio.sleep(0)
@@ -63,8 +64,9 @@ class Store:
     def due(self, limit: int, beyond: int = 0) -> Sequence[OutboxMessage]:
         return [m for m in self.outbox if m.after_version <= max(self.published, beyond)][:limit]
 
-    def mark_published(self, version: int, _at_ms: int) -> None:
+    def mark_published(self, version: int, at_ms: int) -> None:
         assert version > self.published
+        self.published_ms += [at_ms] * (version - self.published)
         self.published = version
         self.marks += 1
 
@@ -325,6 +327,19 @@ async def test_retained_records_follow_their_change() -> None:
         await bench.settled(2)
     kinds = [(m.topic.split("/")[2], m.retain, bool(m.payload)) for m in bench.broker.got]
     assert kinds == [("change", False, True), ("record", True, True), ("change", False, True), ("record", True, False)]
+
+
+async def test_changes_that_are_marked_together_keep_the_moment_of_each() -> None:
+    """The lag that `status` shows is between it and the commit."""
+    bench = Bench()
+    async with bench.running():
+        for nth in range(3):
+            bench.now_ms = NOW_MS + 10 * nth
+            bench.store.add(change(), change())
+            bench.wake.set()
+            await until(lambda: len(bench.broker.got) == len(bench.store.log))
+        await bench.settled(6)
+    assert bench.store.published_ms == [NOW_MS, NOW_MS, NOW_MS + 10, NOW_MS + 10, NOW_MS + 20, NOW_MS + 20]
 
 
 async def test_records_updated_counts_what_was_published() -> None:
