@@ -72,20 +72,24 @@ class _Acknowledged:
     """What the broker has and the database does not know yet.
 
     Attributes:
-        version: The last one of `count` changes; `since_s` is when the first of them came, by the loop's clock.
-        times: When each was acknowledged: the last version of those of one moment, and that moment.
+        times: Of `count` changes: the last version of those of one moment, and that moment, in version order.
+        since_s: When the first of them was added, by the loop's clock.
     """
 
-    version: int = 0
+    times: list[tuple[int, int]] = field(default_factory=list)
     count: int = 0
     since_s: float = 0.0
-    times: list[tuple[int, int]] = field(default_factory=list)
     message_ids: list[int] = field(default_factory=list)
+
+    @property
+    def version(self) -> int:
+        """The newest one; 0: none."""
+        return self.times[-1][0] if self.times else 0
 
     def add(self, version: int, at_ms: int, now_s: float) -> None:
         """The next change, acknowledged at this moment."""
         self.since_s = self.since_s if self.count else now_s
-        self.version, self.count = version, self.count + 1
+        self.count += 1
         if self.times and self.times[-1][1] == at_ms:
             self.times.pop()
         self.times.append((version, at_ms))
@@ -97,7 +101,7 @@ class _Acknowledged:
         return max(0.0, self.since_s + MARK_WITHIN_S - now_s) if self.count else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Entry:
     """One message of a batch.
 
@@ -107,6 +111,7 @@ class _Entry:
         message_id: Of the outbox.
         is_signal: It is `records_updated`, which is kept in memory alone, as its count is.
         commit_ms: When the org committed what this message tells of.
+        acknowledged_ms: When the broker took it; None: it has not, or never will.
     """
 
     message: Message | None
@@ -115,6 +120,7 @@ class _Entry:
     message_id: int | None = None
     is_signal: bool = False
     commit_ms: int | None = None
+    acknowledged_ms: int | None = None
 
 
 class Relay:
@@ -259,7 +265,8 @@ class Relay:
         if entry.is_signal:
             self._signal = None
         elif entry.change is not None:
-            done.add(entry.change.version, self._now_ms(), asyncio.get_running_loop().time())
+            at_ms = self._now_ms() if entry.acknowledged_ms is None else entry.acknowledged_ms
+            done.add(entry.change.version, at_ms, asyncio.get_running_loop().time())
             self._signals.count_updated(entry.change.object)
         elif entry.message_id is not None:
             done.message_ids.append(entry.message_id)
@@ -270,9 +277,10 @@ class Relay:
         messages = [message for entry in entries if (message := entry.message) is not None]
 
         def acknowledged(place: int) -> None:
-            commit_ms = entries[places[place]].commit_ms
-            if commit_ms is not None:
-                self._observe_lag_ms(max(0, self._now_ms() - commit_ms))
+            entry = entries[places[place]]
+            entry.acknowledged_ms = self._now_ms()
+            if entry.commit_ms is not None:
+                self._observe_lag_ms(max(0, entry.acknowledged_ms - entry.commit_ms))
 
         told: Sequence[TransientError | PoisonError | None]
         try:

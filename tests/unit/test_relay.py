@@ -342,6 +342,20 @@ async def test_changes_that_are_marked_together_keep_the_moment_of_each() -> Non
     assert bench.store.published_ms == [NOW_MS, NOW_MS, NOW_MS + 10, NOW_MS + 10, NOW_MS + 20, NOW_MS + 20]
 
 
+async def test_changes_of_one_batch_keep_the_moment_of_each_acknowledgement() -> None:
+    """Not that of the batch's end, which under load comes long after the first ones."""
+    bench = Bench()
+
+    def later(_message: Message) -> None:
+        bench.now_ms += 10
+
+    bench.broker.answer = later
+    bench.store.add(change(), change(), change())
+    async with bench.running():
+        await bench.settled(3)
+    assert bench.store.published_ms == [NOW_MS + 10, NOW_MS + 20, NOW_MS + 30]
+
+
 async def test_records_updated_counts_what_was_published() -> None:
     """One signal at the first change, the next one an interval later with all that came between."""
     bench = Bench(signals=True)
