@@ -2,11 +2,12 @@
 
 import itertools
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import SplitResult, urlsplit
 
 import pytest
 from structlog.testing import capture_logs
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 from connector.devorg.server import DevOrg
 from connector.inbound import stream as stream_module
 from connector.model.change import Origin
+from connector.salesforce import pubsub_client
 from connector.salesforce.cometd_watch import CometdLimits
 from connector.salesforce.pubsub_client import PubSubLimits
 from tests.copies import TRANSPORTS, Copy, copied
@@ -332,27 +334,43 @@ async def test_a_failure_that_lasts_is_tried_with_back_off(
         await goes_on(made, contact)
 
 
-async def test_names_that_cannot_be_resolved(org: DevOrg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_names_that_cannot_be_resolved(
+    org: DevOrg, making: Making, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """DNS fails for stream and REST alike: tried with back-off, and on behind the stored position when it is back."""
-    resolve = socket.getaddrinfo
+    async with making(transport=transport, limits=UNPROVED[transport]) as made:
+        contact = await a_position(made)
+        with monkeypatch.context() as broken, capture_logs() as logs:
+            asked = no_names(broken)
+            org.drop_connections()
+            if transport == "pubsub":
+                org.ctx.faults.add("pubsub:fetch", close=True)
+            made.update("Contact", contact, {"Phone": "meanwhile"})
+            made.inbound.poller.poll_soon()
+            await until(lambda: len([e for e in logs if e["event"] == "stream.down"]) >= 3)
+            await until(lambda: any(e["event"] == "poll.round_failed" for e in logs))
+            assert next(asked) > 3
+        assert all(e["kind"] == "LinkDown" for e in logs if e["event"] == "stream.down")
+        await made.until_value("Contact", contact, "Phone", "meanwhile")
+        made.update("Contact", contact, {"Phone": "after"})
+        await made.until_value("Contact", contact, "Phone", "after")
+        assert (await made.changes(contact))[-1].origin is Origin.STREAM
+        assert await made.difference() == {}
+
+
+def no_names(broken: pytest.MonkeyPatch) -> Iterator[int]:
+    """No name is resolved any more: not by Python, and not by gRPC, which has a resolver of its own. Counts."""
     asked = itertools.count()
 
     def fails(*_: Any, **__: Any) -> NoReturn:
         next(asked)
         raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    async with copied(org, tmp_path / "r.db", wanted=CONTACTS, limits=UNPROVED["cometd"]) as made:
-        contact = await a_position(made)
-        with capture_logs() as logs:
-            monkeypatch.setattr(socket, "getaddrinfo", fails)
-            org.drop_connections()
-            made.update("Contact", contact, {"Phone": "meanwhile"})
-            made.inbound.poller.poll_soon()
-            await until(lambda: len([e for e in logs if e["event"] == "stream.down"]) >= 3)
-            await until(lambda: any(e["event"] == "poll.round_failed" for e in logs))
-            assert next(asked) > 3
-            monkeypatch.setattr(socket, "getaddrinfo", resolve)
-        await made.until_value("Contact", contact, "Phone", "meanwhile")
-        made.update("Contact", contact, {"Phone": "after"})
-        await made.until_value("Contact", contact, "Phone", "after")
-        assert await made.difference() == {}
+    def nowhere(url: str) -> SplitResult:
+        next(asked)
+        return urlsplit(url.replace("127.0.0.1", "nowhere.invalid"))
+
+    broken.setattr(socket, "getaddrinfo", fails)
+    broken.setattr(pubsub_client, "urlsplit", nowhere)
+    return asked
