@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,6 +154,34 @@ async def test_enriched_fields_are_no_changes(org: DevOrg, tmp_path: Path, trans
         await made.settled(but=NOT_STREAMED)
         assert {c.origin for c in await made.changes()} == {Origin.STREAM}
         assert made.inbound.stream_state.quarantined == 0
+
+
+@ON_BOTH
+async def test_another_channel_is_caught_up(org: DevOrg, tmp_path: Path, transport: str) -> None:
+    """It has no position yet: what was done between the two is found by query, with a hole.
+
+    Back on the first one, whose position is there still, what it tells again changes nothing.
+    """
+    org.ctx.bus.define_channel("Sales__chn", ["Contact"])
+    making = partial(copied, org, tmp_path / "r.db", wanted=CONTACTS, transport=transport)
+    async with making() as made:
+        contact, *_ = await made.ids("Contact")
+        made.update("Contact", contact, {"Phone": "1"})
+        await made.until_value("Contact", contact, "Phone", "1")
+    made.update("Contact", contact, {"Phone": "2"})
+    async with making(channel="/data/Sales__chn") as made:
+        told = await made.until_told("Contact closed")
+        assert told == ["Contact open no_replay_id 0", "Contact closed no_replay_id 1"]
+        made.update("Contact", contact, {"Phone": "3"})
+        await made.until_value("Contact", contact, "Phone", "3")
+    made.update("Contact", contact, {"Phone": "4"})
+    async with making() as made:
+        await made.until_value("Contact", contact, "Phone", "4")
+        assert await made.hole_messages() == told
+        await made.settled(but=NOT_STREAMED)
+    async with making() as made:
+        phones = await made.database.run(lambda unit: [(c.after or {})["Phone"] for c in unit.changes(0, 100, None)])
+        assert phones == ["1", "2", "3", "4"]
 
 
 @ON_BOTH
