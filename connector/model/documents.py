@@ -17,6 +17,11 @@ def told(member: str) -> dict[str, Any]:
     return {"required": [member], "properties": {member: {"not": {"type": "null"}}}}
 
 
+def whole(value: object) -> object:
+    """For integers of what is taken: JSON's 5.0 is one as well, by JSON Schema and for programs that know no others."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _open(schema: dict[str, Any]) -> None:
     """What is published may get more members within a version: who reads it ignores those that it does not know."""
     schema.pop("additionalProperties", None)

@@ -7,7 +7,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from connector.errors import CommandRejected
-from connector.model.documents import told
+from connector.model.documents import told, whole
 from connector.model.times import to_ms
 
 COMMAND_ID = r"^[A-Za-z0-9._:-]{1,128}$"
@@ -32,6 +32,8 @@ class Base(BaseModel):
 
     version: int | None = Field(None, ge=0, description="Of a change, or of a record in a reply.")
     last_modified: str | None = Field(None, description="The record's LastModifiedDate: ISO 8601 with an offset or Z.")
+
+    _whole = field_validator("version", mode="before")(whole)
 
     @field_validator("last_modified")
     @classmethod

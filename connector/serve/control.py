@@ -107,7 +107,7 @@ class Control:
         fields, problem = parsed(delivery.payload, self._max_payload_bytes)
         asker = asker_of(verb, delivery, fields, self._topics, self._topics.reply(verb))
         try:
-            await self._serve(asker, _validated(verb, fields, problem))
+            await self._serve(asker, validated(verb, fields, problem))
         except Refused as refused:
             log.info("control.refused", verb=verb[:40], code=refused.code)
             await self._reply_error(asker, refused.code, str(refused))
@@ -206,7 +206,12 @@ class Control:
         await self._send(Message(topic=asker.topic, payload=payload, correlation=asker.correlation_data))
 
 
-def _validated(verb: str, fields: Mapping[str, Any], problem: str | None) -> Request:
+def validated(verb: str, fields: Mapping[str, Any], problem: str | None) -> Request:
+    """The control message that a payload is; `problem` is what is wrong with it as JSON.
+
+    Raises:
+        Refused: With every wrong member, or because there is no such verb.
+    """
     model = CONTROLS.get(verb)
     if model is None:
         raise Refused("unknown_verb", f"no such verb; there are {', '.join(CONTROLS)}")

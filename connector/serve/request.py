@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from connector.errors import PoisonError
+from connector.model.documents import whole
 from connector.model.message import Delivery
 
 _MAX_PROBLEMS = 20
@@ -28,6 +29,8 @@ class Request(BaseModel):
 
     reply_to: str | None = Field(None, description="Where the reply goes; the MQTT 5 Response Topic wins over it.")
     correlation: str | None = Field(None, max_length=1024)
+
+    _whole = field_validator("limit", "since", mode="before", check_fields=False)(whole)
 
 
 @dataclass(frozen=True, slots=True)

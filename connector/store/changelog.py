@@ -129,7 +129,8 @@ class ChangeLog(Positions):
             # The log has been trimmed since, but the row itself tells if nothing happened to this record.
             stored = stored_version(self._db, object_name, record_id)
             return {} if stored is not None and stored <= version else None
-        bindings = {"object": object_name, "id": record_id, "version": version}
+        # Behind the newest one nothing has changed, and SQLite's numbers end somewhere.
+        bindings = {"object": object_name, "id": record_id, "version": min(version, self.last_version())}
         before: dict[str, Any] = {}
         for changed, old in self._db.execute(_SQL["before_since"], bindings):
             values = from_json(old) if old is not None else dict.fromkeys(from_json(changed))

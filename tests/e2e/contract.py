@@ -5,6 +5,7 @@ A consumer may ignore members that it does not know; what this release publishes
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -32,11 +33,11 @@ class Findings:
 
     Attributes:
         wrong: Of what was published, one line each.
-        refusable: Requests that fit no schema, as (topic, command id): the connector must refuse them.
+        refusable: Requests that fit no schema: the connector must refuse them.
     """
 
     wrong: list[str] = field(default_factory=list)
-    refusable: list[tuple[str, str | None]] = field(default_factory=list)
+    refusable: list[Received] = field(default_factory=list)
 
 
 def check(messages: Sequence[Received], sent: Iterable[tuple[str, bytes]]) -> None:
@@ -57,6 +58,7 @@ def check(messages: Sequence[Received], sent: Iterable[tuple[str, bytes]]) -> No
         elif (message.topic, message.payload) not in published_by_test:
             _check_published(channel, message, findings)
     findings.wrong += _accepted(messages, findings.refusable)
+    findings.wrong += _answered(messages, findings.refusable)
     assert not findings.wrong, f"{len(findings.wrong)} messages are not of the contract:\n" + "\n".join(
         findings.wrong[:10]
     )
@@ -90,10 +92,12 @@ def _member(message: Received, name: str) -> str | None:
 def _check_request(channel: str, message: Received, findings: Findings) -> None:
     verb = message.topic.rpartition("/")[2]
     name = channel if channel == "command" else f"{channel}_{verb}"
-    if name in MESSAGES and (not message.payload or _problem(name, message.payload) is None):
+    # Nothing is taken for an object without members; but of a command.
+    payload = message.payload if channel == "command" else message.payload or b"{}"
+    if name in MESSAGES and _problem(name, payload) is None:
         VALIDATED[name] += 1
     else:
-        findings.refusable.append((message.topic, _member(message, "command_id")))
+        findings.refusable.append(message)
 
 
 def _check_published(channel: str | None, message: Received, findings: Findings) -> None:
@@ -118,9 +122,40 @@ def _properties(name: str, message: Received) -> str | None:
     return None if message.content_type in expected else f"content type {message.content_type}"
 
 
-def _accepted(messages: Iterable[Received], refusable: Iterable[tuple[str, str | None]]) -> list[str]:
+def _answered(messages: Sequence[Received], refusable: Iterable[Received]) -> list[str]:
+    """Good replies to queries and control messages that fit no schema, where what was asked can be told from them."""
+    asked = Counter(_asked(message) for message in messages if _channel(message.topic) in ("query", "control"))
+    unfit = {_asked(message): message for message in refusable}
+    return [
+        f"{message.topic}: answered {unfit[key].topic}, which does not fit its schema: {unfit[key].payload[:200]!r}"
+        for message in messages
+        if (key := (message.topic, _correlation(message))) in unfit and asked[key] == 1 and _says_ok(message)
+    ]
+
+
+def _asked(message: Received) -> tuple[str, str | None]:
+    """Where the reply to a request goes, and by what it is known there."""
+    verb = message.topic.rpartition("/")[2]
+    address = message.response_topic or _member(message, "reply_to") or f"{ROOT}/reply/{verb}"
+    return address, _correlation(message)
+
+
+def _correlation(message: Received) -> str | None:
+    data = message.correlation
+    return data.decode("utf-8", "replace") if data is not None else _member(message, "correlation")
+
+
+def _says_ok(message: Received) -> bool:
+    try:
+        document = json.loads(message.payload)
+    except ValueError:
+        return False
+    return isinstance(document, dict) and document.get("ok") is True
+
+
+def _accepted(messages: Iterable[Received], refusable: Iterable[Received]) -> list[str]:
     """Results of commands that fit no schema, but for rejections and those of an id that came rightly, too."""
-    ids = {command_id for _, command_id in refusable if command_id is not None}
+    ids = {_member(message, "command_id") for message in refusable} - {None}
     right = {
         _member(message, "command_id")
         for message in messages

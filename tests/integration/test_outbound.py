@@ -85,6 +85,14 @@ async def test_somebody_else_changed_another_field_since(bench: Bench) -> None:
     assert (await bench.command("a")).status is CommandStatus.SUCCEEDED
 
 
+async def test_base_version_is_a_number_of_any_size(bench: Bench) -> None:
+    """One that was never given out, or that no database can hold, is as good as the newest."""
+    for command_id, version in (("float", 1.0), ("many", 2**63), ("most", 2**64 - 1), ("more", 1e300)):
+        await bench.store(VALUES, 1)
+        await bench.give("update", update(command_id, Phone="2") | {"base": {"version": version}})
+        assert (await bench.command(command_id)).status is CommandStatus.ACCEPTED
+
+
 async def test_base_version_is_what_the_sender_had_seen(bench: Bench) -> None:
     """A change after it, of the same field, is a conflict at no API call."""
     change = Change(
