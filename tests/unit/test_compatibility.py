@@ -5,7 +5,10 @@ docs/versions.md says what counts as breaking. Whoever has to break something gi
 
 import copy
 import json
+import re
+import tomllib
 from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ import pytest
 from connector.schemas import DOCUMENTS, schemas
 from tests.compatibility import misfits
 
-RELEASED = Path(__file__).parents[2] / "schemas" / "released"
+ROOT = Path(__file__).parents[2]
+RELEASED = ROOT / "schemas" / "released"
 FILES = sorted(RELEASED.glob("*/*.json"))
 NOW = schemas()
 
@@ -35,6 +39,23 @@ def test_the_first_release_is_held() -> None:
     """With its documents in both directions."""
     first = {path.stem for path in FILES if path.parent.name == "0.1.0"}
     assert {"change", "change_event", "command", "query", "control", "result", "health"} <= first
+
+
+def test_the_changelog_dates_every_release() -> None:
+    """After Keep a Changelog: newest first, `## 1.2.3 - 2026-11-23`; only what is not released yet has no date.
+
+    A release keeps its schemas, and the version of the program is the newest one.
+    """
+    headings = re.findall(r"(?m)^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    released = headings[headings[:1] == ["Unreleased"] :]
+    found = [re.fullmatch(r"(\d+)\.(\d+)\.(\d+) - (\d{4}-\d{2}-\d{2})", heading) for heading in released]
+    assert all(found), released
+    versions = [tuple(map(int, heading.groups()[:3])) for heading in found if heading]
+    assert versions == sorted(versions, reverse=True)
+    assert [date.fromisoformat(heading[4]) for heading in found if heading]
+    names = [".".join(map(str, one)) for one in versions]
+    assert {path.name for path in RELEASED.iterdir()} == set(names)
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"] == names[0]
 
 
 def changed(name: str, change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
