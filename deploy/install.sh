@@ -151,7 +151,7 @@ has_secret() {
 }
 
 take_secrets() {
-  install -d -m 700 "$credentials"
+  install -d -m 700 "$credentials" "$credentials.encrypted"
   [ -n "$secrets" ] || return 0
   local name value
   while IFS='=' read -r name value || [ -n "$name" ]; do # the last line may lack its end

@@ -13,6 +13,12 @@ DOCUMENTS = [
     *sorted((ROOT / "connector").rglob("*.md")),
 ]
 
+# Beside those that a block of a document begins with.
+PROGRAMS = {
+    *("apt-get", "chmod", "journalctl", "mkdir", "mosquitto", "pip", "python", "service-user.sh", "ssh", "systemctl"),
+    *("systemd-creds", "timedatectl"),
+}
+
 
 def block(language: str, holding: str, document: Path = READING) -> str:
     """The code block with these words in it."""
@@ -25,11 +31,25 @@ def inline(holding: str, document: Path = READING) -> str:
     return _only(re.findall(r"`([^`]+)`", outside), holding)
 
 
-def shell_lines(document: Path) -> list[str]:
-    """The lines of every shell block, continued ones joined."""
-    blocks = re.findall(r"```(\w*)\n(.*?)```", _text(document), flags=re.DOTALL)
-    shell = [block for language, block in blocks if language in ("sh", "")]
-    return [line.strip() for block in shell for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines() if line.strip()]
+def shell_lines(document: Path, title: str | None = None) -> list[str]:
+    """The lines of every shell block (below a heading), continued ones joined; without comments."""
+    text = _text(document)
+    if title is not None:
+        text = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    shell = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    joined = [re.sub(r"\s*(\\|(?<=\|))\n\s*", " ", block) for block in shell]
+    return [
+        line for block in joined for line in (re.sub(r"\s+# .*", "", x).strip() for x in block.splitlines()) if line
+    ]
+
+
+def typed_lines() -> set[str]:
+    """Everything that a reader is to type at a shell: lines of blocks, and what stands in a sentence."""
+    blocks = {line for path in DOCUMENTS for line in shell_lines(path)}
+    programs = {line.split()[0] for line in blocks} | PROGRAMS
+    sentences = {span for path in DOCUMENTS for span in spans(_text(path)) if span.split()[0] in programs}
+    whole = {span for span in sentences if " " in span and not re.search(r"…|\.\.\.", span)}
+    return blocks | {span.partition("  #")[0] for span in whole}
 
 
 def spans(text: str) -> list[str]:

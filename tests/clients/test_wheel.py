@@ -47,11 +47,12 @@ def test_the_wheel_runs_the_demo(tmp_path: Path) -> None:
     _run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, source], empty, 120)
     (wheel,) = tmp_path.glob("salesforce_sync-*.whl")
     venv.create(tmp_path / "venv", with_pip=True)
-    _run([tmp_path / "venv" / "bin" / "pip", *pip[3:], "install", wheel], empty, 240)
+    _run([tmp_path / "venv" / "bin" / "pip", *pip[3:], "install", f"{wheel}[pubsub]"], empty, 240)
     program = tmp_path / "venv" / "bin" / "salesforce-sync"
 
     assert _run([program, "--version"], empty, 30).split()[-1] == version("salesforce-sync")
     _run([program, "init"], empty, 30)
     assert (empty / "settings.toml").exists()
+    _run([tmp_path / "venv" / "bin" / "python", "-c", "import connector.salesforce.pubsub"], empty, 30)
     shown = _run([program, "demo", "--seconds", "5"], empty, 90)
     assert "Every edit arrived, every command was answered, and the replica is equal to the org." in shown

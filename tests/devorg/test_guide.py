@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import re
+import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +21,14 @@ from connector.devorg.faults import KINDS
 from connector.devorg.records.org import RecordOptions
 from connector.devorg.server import DevOrg
 from connector.devorg.settings import OrgSettings
+from tests.documents import ROOT, shell_lines, spans
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "devorg.md").read_text(encoding="utf-8")
+PATH = ROOT / "docs" / "devorg.md"
+GUIDE = PATH.read_text(encoding="utf-8")
 URL = "http://localhost:8620"
+STARTS = shell_lines(PATH, "Start")
+SPOKEN = sorted({s for s in spans(GUIDE) if s.startswith("salesforce-sync devorg ") and s not in STARTS})
+TYPED = [*STARTS, *SPOKEN, *shell_lines(PATH, "Edit"), *shell_lines(PATH, "Upset")]
 
 
 def section(title: str) -> str:
@@ -78,6 +85,46 @@ def program(org: DevOrg, title: str) -> str:
     text = block("python", title)
     assert URL in text
     return text.replace(URL, org.url)
+
+
+@pytest.mark.parametrize("line", STARTS)
+async def test_it_is_started_as_the_guide_says(line: str, tmp_path: Path) -> None:
+    """It says where it is, and ends when it is interrupted."""
+    for port in re.findall(r"862\d", line) or ([] if "--port" in line else ["8620"]):
+        with socket.socket() as looking:
+            looking.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                looking.bind(("127.0.0.1", int(port)))
+            except OSError:
+                pytest.skip(f"port {port} is somebody else's")
+    program = Path(sys.executable).with_name("salesforce-sync")
+    process = await asyncio.create_subprocess_exec(
+        *(str(program), *line.replace("/tmp/org", str(tmp_path / "org")).split()[1:]),  # noqa: S108 - what is replaced
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            first = (await process.stdout.readline()).decode()
+            told = json.loads(first)["url"] if "--json" in line else first.split()[1]
+            assert re.fullmatch(r"http://localhost:\d+", told), told
+            assert ("--json" in line) or told == URL
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(30):
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert (tmp_path / ("org" if "/tmp/org" in line else "data/devorg")).is_dir()  # noqa: S108 - what is replaced
+
+
+@pytest.mark.parametrize("line", SPOKEN)
+async def test_a_command_line_within_a_sentence_runs(org: DevOrg, tmp_path: Path, line: str) -> None:
+    """It prints something."""
+    assert await run(org, "bash", "-c", line, directory=tmp_path)
 
 
 @pytest.mark.timeout(180)  # a process per line, on a machine that is busy

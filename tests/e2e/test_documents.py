@@ -1,9 +1,12 @@
 """What the documents show a reader to type, typed as it stands, where the daemon runs."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests import mosquitto_clients
-from tests.documents import GUIDES, ROOT, shell_lines, shown_commands
+from tests.broker import free_port
+from tests.documents import GUIDES, ROOT, shell_lines, shown_commands, typed_lines
 from tests.e2e.load import People
 from tests.e2e.stack import Stack
 from tests.e2e.waiting import until
@@ -36,6 +40,8 @@ MESH = dict.fromkeys(
     for line in shell_lines(document)
     if re.match(r"mosquitto_(rr|pub|sub) ", line) and " -h " not in line
 )
+PYTEST = sorted({line for line in typed_lines() if line.startswith(".venv/bin/pytest")})
+BROKER = "mkdir -p data/mosquitto && /usr/sbin/mosquitto -c mosquitto.conf"
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +92,38 @@ def test_a_line_on_the_mesh(stack: Stack, someone: str, line: str, tmp_path: Pat
         assert document.get("ok", True) is True, document
         assert document.get("status") != "rejected", document
     assert printed
+
+
+@pytest.mark.parametrize("line", PYTEST)
+def test_a_line_for_pytest(line: str) -> None:
+    """It finds tests."""
+    words = [sys.executable, "-m", "pytest", *shlex.split(line)[1:], "--collect-only", "-q"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+def test_the_broker_for_development(tmp_path: Path) -> None:
+    """As README.md and mosquitto.conf have it, but for the port: it takes a retained message, and keeps it."""
+    port = free_port()
+    shipped = (ROOT / "mosquitto.conf").read_text(encoding="utf-8")
+    assert BROKER in shipped
+    (tmp_path / "mosquitto.conf").write_text(shipped.replace("listener 1883 ", f"listener {port} "), encoding="utf-8")
+    client = ["mosquitto_sub", "-p", str(port), "-t", "kept", "-C", "1", "-W", "5"]
+    with subprocess.Popen(["bash", "-c", BROKER], cwd=tmp_path, start_new_session=True) as broker:  # noqa: S603, S607 - as documented
+        try:
+            until(lambda: listens(port))
+            told = ["mosquitto_pub", "-p", str(port), "-q", "1", "-r", "-t", "kept", "-m", "word"]
+            subprocess.run(told, check=True, timeout=10)  # noqa: S603 - our own arguments
+            assert subprocess.run(client, capture_output=True, text=True, check=True).stdout == "word\n"  # noqa: S603
+        finally:
+            os.killpg(broker.pid, signal.SIGTERM)
+    assert (tmp_path / "data" / "mosquitto" / "mosquitto.db").exists()
+
+
+def listens(port: int) -> bool:
+    """True once somebody takes connections there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_something_is_typed() -> None:
