@@ -4,7 +4,6 @@
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
@@ -14,6 +13,7 @@ from connector.model.command import Command, CommandStatus, IngestJob, IngestKin
 from connector.model.history import History
 from connector.model.ids import RecordId
 from connector.model.message import Delivery, Message, OutboxMessage
+from connector.model.noun import dataclass
 from connector.model.objects import ObjectColumns, ObjectSpec
 from connector.model.query import EVERYTHING, Page, Where
 from connector.model.record import StoredRecord

@@ -1,19 +1,23 @@
 """A socket that takes and gives in large pieces: paho reads a byte at a time and writes a packet at a time.
 
 Between paho's packets, whose borders it knows, it sends packets of ours, and it takes out the acknowledgements of these
-before paho sees them.
+and the messages that come before paho sees them.
 """
 
 import contextlib
 import errno
 import socket
 import ssl
+from collections import deque
 
-from connector.mesh.packets import PUBACK, Puback, header, puback
+from connector.mesh.packets import PUBACK, Header, Puback, Published, header, puback, published
 
 _READ_BYTES = 65_536
 # What is not all there yet is kept until it is; a reason string alone may have 64 KiB.
 _LARGEST_ACKNOWLEDGEMENT = 131_072
+# A larger message is paho's: putting its pieces together here would copy it with each of them.
+_LARGEST_MESSAGE = 65_536
+_PUBLISH = 0x30
 # Unsent beyond this is sent before more is taken; a socket that takes no more then holds paho back.
 _UNSENT_BYTES = 65_536
 
@@ -23,19 +27,22 @@ class BufferedSocket:
 
     Attributes:
         raw: The socket itself.
+        messages: Those that have come and are not paho's; in front of any that is read from now on.
     """
 
-    def __init__(self, raw: socket.socket) -> None:
+    def __init__(self, raw: socket.socket, *, mqtt5: bool) -> None:
         self.raw = raw
+        self.messages: deque[Published] = deque()
+        self._mqtt5 = mqtt5
         self._read = b""
         self._at = 0
         self._left = 0  # of the packet that paho is reading
-        self._cut = False  # what has been read ends within a packet's header, or an acknowledgement
+        self._cut = False  # what has been read ends within a packet's header, or one of ours
         self._acknowledgements: list[Puback] = []
         self._unsent = bytearray()
 
     def recv(self, buffer_size: int) -> bytes:
-        """At most so many bytes of one packet that is not an acknowledgement; empty at the end of the stream.
+        """At most so many bytes of one packet that is paho's; empty at the end of the stream.
 
         Raises:
             BlockingIOError, ssl.SSLWantReadError: Nothing is there now.
@@ -44,7 +51,7 @@ class BufferedSocket:
         if not self._left:
             self._sort()
         if self._at == len(self._read) or not self._left:
-            if self._acknowledgements:
+            if self._acknowledgements or self.messages:
                 raise BlockingIOError  # first these; what the socket has besides it tells again
             more = self.raw.recv(_READ_BYTES)
             if not more:
@@ -65,7 +72,7 @@ class BufferedSocket:
         return taken
 
     def _sort(self) -> None:
-        """At the border of two packets: take out acknowledgements, up to a packet that is paho's."""
+        """At the border of two packets: take out what is ours, up to a packet that is paho's."""
         while self._at < len(self._read):
             try:
                 head = header(self._read, self._at)
@@ -74,15 +81,29 @@ class BufferedSocket:
                 return
             if head is not None and head.kind == PUBACK and head.size > _LARGEST_ACKNOWLEDGEMENT:
                 raise OSError(errno.EPROTO, "an acknowledgement that is too large")
-            if head is None or (head.kind == PUBACK and self._at + head.size > len(self._read)):
+            ours = head is not None and self._is_ours(head)
+            if head is None or (ours and self._at + head.size > len(self._read)):
                 self._cut = True
                 return
-            acknowledged = puback(self._read, self._at, head)
-            if acknowledged is None:
+            if not (ours and self._take(head)):
                 self._left = head.size
                 return
-            self._acknowledgements.append(acknowledged)
             self._at += head.size
+
+    def _is_ours(self, head: Header) -> bool:
+        return head.kind == PUBACK or (head.kind & 0xF0 == _PUBLISH and head.size <= _LARGEST_MESSAGE)
+
+    def _take(self, head: Header) -> bool:
+        """Take out the packet; False if it is paho's all the same."""
+        if head.kind == PUBACK:
+            acknowledged = puback(self._read, self._at, head)
+            if acknowledged is not None:
+                self._acknowledgements.append(acknowledged)
+            return acknowledged is not None
+        message = published(self._read, self._at, head, mqtt5=self._mqtt5)
+        if message is not None:
+            self.messages.append(message)
+        return message is not None
 
     def pending(self) -> bool:
         """True if there is something to read of which the socket does not tell any more."""

@@ -51,7 +51,7 @@ class _Buffering(Client):
         raw = super()._create_socket()
         if not isinstance(raw, socket.socket):
             raise TypeError("paho has given another kind of socket")
-        return BufferedSocket(raw)
+        return BufferedSocket(raw, mqtt5=self.protocol == MQTTProtocolVersion.MQTTv5)
 
 
 def paho_client(settings: LinkSettings) -> Client:

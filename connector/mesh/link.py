@@ -26,7 +26,7 @@ from connector.errors import BrokerRefused, LinkDown, PoisonError
 from connector.mesh.buffered import BufferedSocket
 from connector.mesh.client import LinkSettings, content_type, paho_client, publish_properties
 from connector.mesh.outgoing import Outcome, Outgoing
-from connector.mesh.packets import publish
+from connector.mesh.packets import Published, publish
 from connector.model.message import Delivery, Message
 
 log = structlog.get_logger()
@@ -281,7 +281,32 @@ class Link:
         if self._suback is not None and not self._suback.done():
             self._suback.set_result(codes)
 
+    def _take_messages(self) -> None:
+        """Hand on what has come with QoS 1, unless there is no room for it."""
+        messages = self._socket.messages if self._socket is not None else ()
+        while messages and not self._paused and not self.ended.is_set():
+            self._hand_on(messages.popleft())
+
+    def _hand_on(self, message: Published) -> None:
+        token = Received(self, message.packet_id)
+        self._unacknowledged.append(token)
+        delivery = Delivery(
+            topic=message.topic,
+            payload=message.payload[: self._settings.max_payload_bytes + 1],
+            retained=message.retained,
+            duplicate=message.duplicate,
+            packet_id=message.packet_id,
+            token=token,
+            response_topic=message.response_topic,
+            correlation=message.correlation,
+        )
+        if not self._received(delivery, 1):
+            self._pause()
+
     def _on_message(self, client: Client, _data: Any, message: MQTTMessage) -> None:
+        """One that is paho's: without QoS 1, or large, or malformed in a way that paho has let pass."""
+        while self._socket is not None and self._socket.messages:  # they have come before it
+            self._hand_on(self._socket.messages.popleft())
         try:
             topic = message.topic
         except UnicodeDecodeError:
@@ -371,6 +396,7 @@ class Link:
         self.heard_s = self._loop.time()
         self._guarded(self._client.loop_read)
         self._take_acknowledgements()
+        self._take_messages()
         # What has been taken out of the socket already makes it ready no more.
         if self._attached and self._socket is not None and self._socket.pending():
             self._loop.call_soon(self._readable)

@@ -1,12 +1,12 @@
 """Commands to write to the org, and their results; section 3 of the interface."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypedDict
 
 from connector.model.change import Operation
 from connector.model.ids import RecordId
+from connector.model.noun import dataclass
 from connector.model.record import StoredRecord
 
 # A command that succeeded counts as pending until its change has come back; after so long the poller has brought it.

@@ -2,13 +2,14 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from connector.errors import CommandRejected
 from connector.model.change import Operation
 from connector.model.command import Command, CommandStatus, ConflictPolicy, external_key
 from connector.model.ids import RecordId
+from connector.model.noun import dataclass
 from connector.model.objects import ObjectSpec
 from connector.model.times import to_iso, to_ms
 from connector.outbound.payload import Base, CommandPayload

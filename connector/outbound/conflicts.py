@@ -1,10 +1,10 @@
 """Two sides wrote the same record: which of our fields go, and which are a conflict. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from connector.model.command import ConflictPolicy
+from connector.model.noun import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from connector.model.change import Operation
 from connector.model.command import Command, CommandStatus, ConflictPolicy, OrgProblem
 from connector.model.ids import RecordId
 from connector.model.message import Delivery, Message
+from connector.model.noun import dataclass
 from connector.model.objects import ObjectSpec
 from connector.outbound.admit import Admission, Asker, Catalog, Request, not_synced
 from connector.outbound.payload import COMMAND_ID, parse_payload, validate_payload

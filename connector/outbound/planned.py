@@ -1,10 +1,11 @@
 """What a batch of commands is made of, on its way from planning to results."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from connector.errors import TransientError
 from connector.model.command import Command, OrgProblem
+from connector.model.noun import dataclass
 from connector.model.objects import ObjectSpec
 from connector.outbound.asking import Answer
 from connector.outbound.steps import Ask, Send

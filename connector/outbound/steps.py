@@ -1,12 +1,12 @@
 """What a command may need next: its end, a question to the org, a wait, or a write."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from connector.model.command import Command
 from connector.model.ids import RecordId
+from connector.model.noun import dataclass
 from connector.ports import RecordWrite
 
 

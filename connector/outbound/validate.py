@@ -1,7 +1,6 @@
 """Is a command one that the org could take? Decided from the settings and the last describe, at no API cost."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from connector.errors import CommandRejected
 from connector.model.change import Operation
 from connector.model.ids import RecordId, key_prefix, to_record_id
+from connector.model.noun import dataclass
 from connector.model.objects import FieldSpec, ObjectSpec
 from connector.model.times import to_iso, to_ms
 from connector.outbound.payload import CommandPayload
