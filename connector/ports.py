@@ -559,6 +559,10 @@ class Unit(Protocol):
         """
         ...
 
+    def begin_commands(self, commands: Sequence[Command]) -> None:
+        """Store that the commands are being sent: their record, and what, when and how often; the rest stays."""
+        ...
+
     def commands(self, status: CommandStatus | None, limit: int) -> Sequence[Command]:
         """Newest commands first, of one status or of all."""
         ...

@@ -70,7 +70,7 @@ class Catalog:
         self._wanted = wanted
         self._now_ms = now_ms
         self._on_reread = on_reread
-        self._specs: Mapping[str, ObjectSpec] = MappingProxyType({})
+        self._use({})
         self._locks = {name: asyncio.Lock() for name in wanted}
         self._resolved_s: dict[str, deque[float]] = {}
         self._unresolved: dict[str, set[str]] = {}
@@ -87,7 +87,11 @@ class Catalog:
 
     def prefixes(self) -> Mapping[str, str]:
         """Key prefix -> object name."""
-        return {spec.key_prefix: name for name, spec in self._specs.items() if spec.key_prefix}
+        return self._prefixes
+
+    def _use(self, specs: Mapping[str, ObjectSpec]) -> None:
+        self._specs = MappingProxyType(dict(specs))
+        self._prefixes = {spec.key_prefix: name for name, spec in specs.items() if spec.key_prefix}
 
     def usable(self, name: str) -> bool:
         """True if the org answers for the object."""
@@ -188,7 +192,7 @@ class Catalog:
             if spec is not None:
                 unit.define(spec)
                 specs[name] = spec
-        self._specs = MappingProxyType(specs)
+        self._use(specs)
 
     def _take_over(self, unit: Unit, spec: ObjectSpec, described: Mapping[str, Any]) -> tuple[bool, bool]:
         """Make the table fit; whether anything changed, and whether rows lack values now."""
@@ -211,7 +215,7 @@ class Catalog:
             new=fresh if stored else [],
             gone=[name for name in old if name not in columns],
         )
-        self._specs = MappingProxyType({**self._specs, spec.name: spec})
+        self._use({**self._specs, spec.name: spec})
         return True, reread
 
     def _read_again(self, unit: Unit, name: str, fields: Sequence[str]) -> bool:

@@ -42,7 +42,7 @@ class Asker:
     """Who wants a command, and how it arrived.
 
     Attributes:
-        delivery_key: Recognises the message's redelivery.
+        delivery_key: Recognises the message's redelivery, where the command has no id of its own.
     """
 
     reply_to: str | None = None

@@ -259,7 +259,7 @@ def _asker(delivery: Delivery, data: Mapping[str, Any]) -> Asker:
         reply_to=delivery.response_topic or (named if isinstance(named, str) and named else None),
         correlation=correlation if isinstance(correlation, str) else None,
         correlation_data=delivery.correlation,
-        delivery_key=_delivery_key(delivery),
+        delivery_key=None if data.get("command_id") is not None else _delivery_key(delivery),
     )
 
 

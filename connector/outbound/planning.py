@@ -205,8 +205,7 @@ class Planning:
         sending = tuple(
             replace(c, status=CommandStatus.SENDING, attempts=c.attempts + 1, **begun) for c in send.commands
         )
-        for command in sending:
-            unit.update_command(command)
+        unit.begin_commands(sending)
         return replace(send, commands=sending)
 
     def _settled_ms(self) -> int:

@@ -177,10 +177,14 @@ def guard_query(writes: Sequence[RecordWrite]) -> str:
     ids: dict[str, list[str]] = {}
     for write in writes:
         ids.setdefault(write.only_if or "", []).append(f"'{write.record_id}'")
-    conditions = " OR ".join(f"({text} AND Id IN ({', '.join(some)}))" for text, some in ids.items())
+    conditions = " OR ".join(f"({text} AND {_among(some)})" for text, some in ids.items())
     extra = ", IsDeleted" if writes[0].operation == "delete" else ""
     # Ids are checked; whoever makes a condition escapes its values.
     return f"SELECT Id{extra} FROM {writes[0].object} WHERE {conditions}"  # noqa: S608
+
+
+def _among(ids: Sequence[str]) -> str:
+    return f"Id = {ids[0]}" if len(ids) == 1 else f"Id IN ({', '.join(ids)})"
 
 
 class PartRefused(Exception):

@@ -16,7 +16,6 @@ class Outbox(ChangeLog):
     def enqueue(self, message: Message) -> None:
         """Publish `message` after every change that is already in the log."""
         row = (
-            self.last_version(),
             message.topic,
             message.payload,
             message.qos,

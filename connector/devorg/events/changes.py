@@ -203,17 +203,18 @@ def _update(draft: _Draft, change: RowChange, slots: Sequence[Slot], options: Ev
 
 def _is_silent(before: Mapping[str, Any], after: Mapping[str, Any], slots: Sequence[Slot]) -> bool:
     """Whether nothing changed but what the platform recalculates by itself or keeps out of events."""
+    if before.get("LastModifiedDate") != after.get("LastModifiedDate"):
+        return False
     differing = {name for name in after if before.get(name) != after[name]} - _QUIET
     stored = {slot.name for slot in slots if not slot.is_calculated}
-    untouched = before.get("LastModifiedDate") == after.get("LastModifiedDate")
-    return bool(differing) and not differing & stored and untouched
+    return bool(differing) and not differing & stored
 
 
 def _follows_silently(
     change: RowChange, slots: Sequence[Slot], deleted: AbstractSet[str], options: EventOptions
 ) -> bool:
     """Whether an update did no more than follow the deletion of records it refers to, and has no event for it."""
-    if change.kind != "UPDATE" or change.before is None:
+    if change.kind != "UPDATE" or change.before is None or not deleted:
         return False
     differing = {name for name in change.after if change.before.get(name) != change.after[name]} - _QUIET
     references = {slot.name for slot in slots if slot.type == "reference"}

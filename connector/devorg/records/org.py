@@ -1,7 +1,7 @@
 """The org's records: transactions over them, and reading what is committed."""
 
 import secrets
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -166,15 +166,16 @@ class Org:
 
     def _commit(self, transaction: Transaction, *, announce: bool) -> None:
         self._commit_number += _COMMIT_STEP
+        after = _after(transaction)
         commit = Commit(
             transaction_key=transaction.key,
             commit_number=self._commit_number,
             commit_ms=self._clock.now_ms(),
             user_id=transaction.user_id,
             origin=transaction.origin,
-            changes=tuple(_changes(transaction)),
+            changes=tuple(_changes(transaction, after)),
         )
-        self.ledger.write(commit, _purged(transaction))
+        self.ledger.write(commit, _purged(transaction, after))
         if announce and commit.changes:
             self._bus.append(commit)
         self._save_counters(commit.commit_ms)
@@ -334,14 +335,22 @@ def _image(transaction: Transaction, object_name: str, record_id: str) -> _Image
     return _Image(object_name, record_id, row, None if log is None else tuple(log))
 
 
-def _changes(transaction: Transaction) -> Generator[RowChange]:
+def _after(transaction: Transaction) -> dict[tuple[str, str], Record | None]:
+    """Every record touched as the transaction leaves it; None: it is not there."""
+    schema = transaction.parts.schema
+    return {
+        (name, record_id): transaction.record(schema.require(name), record_id) for name, record_id in transaction.before
+    }
+
+
+def _changes(transaction: Transaction, left: Mapping[tuple[str, str], Record | None]) -> Generator[RowChange]:
     """Yield what became of each record touched, in the order of the first touch.
 
     Only the difference between start and end counts: a record made and deleted in one transaction, or removed
     for good, gives nothing.
     """
     for (object_name, record_id), before in transaction.before.items():
-        after = transaction.record(transaction.parts.schema.require(object_name), record_id)
+        after = left[object_name, record_id]
         if after is None:
             continue
         for kind in _kinds(before, after, transaction.parts.options):
@@ -365,10 +374,6 @@ def _kinds(before: Record | None, after: Record, options: RecordOptions) -> tupl
     return _LIFE[before["IsDeleted"], after["IsDeleted"]]
 
 
-def _purged(transaction: Transaction) -> list[tuple[str, str]]:
+def _purged(transaction: Transaction, left: Mapping[tuple[str, str], Record | None]) -> list[tuple[str, str]]:
     """Return object and id of the records that were there and are removed for good."""
-    return [
-        (object_name, record_id)
-        for (object_name, record_id), before in transaction.before.items()
-        if before is not None and transaction.record(transaction.parts.schema.require(object_name), record_id) is None
-    ]
+    return [key for key, before in transaction.before.items() if before is not None and left[key] is None]

@@ -27,6 +27,12 @@ WHERE command_id = :command_id RETURNING
     seq, record_id IS NOT :record_id,
     EXISTS (SELECT 1 FROM command_key WHERE seq = command.seq AND open = (:status NOT IN ('accepted', 'sending')));
 
+-- name: begin
+UPDATE command SET
+    status = :status, attempts = :attempts, sent = :sent, carried_by = :carried_by, ingest = :ingest,
+    sent_at = :sent_at, began_at = :began_at
+WHERE command_id = :command_id;
+
 -- name: set_record
 UPDATE command SET record_id = :id WHERE seq = :seq;
 
@@ -73,7 +79,7 @@ SELECT wanted.value ->> 0 FROM json_each(:heads) AS wanted WHERE EXISTS (
 );
 
 -- name: first_open
-SELECT min(seq) FROM command_key WHERE open = 1 AND key IN (SELECT value FROM json_each(:keys));
+SELECT min(seq) FROM command_key WHERE open = 1 AND key = ?;
 
 -- name: record_by_key
 SELECT c.record_id FROM command_key AS k JOIN command AS c ON c.seq = k.seq

@@ -1,6 +1,13 @@
 -- name: add
+-- Behind the newest version, as `last_version` in changelog.sql has it.
 INSERT INTO outbox (after_version, topic, payload, qos, retain, content_type, correlation)
-VALUES (?, ?, ?, ?, ?, ?, ?);
+VALUES (
+    max(
+        coalesce((SELECT max(version) FROM change), 0),
+        coalesce((SELECT CAST(value AS INTEGER) FROM cursor WHERE name = 'published'), 0)
+    ),
+    ?, ?, ?, ?, ?, ?
+);
 
 -- name: due
 -- `after_version` never falls from one id to the next, so this is the order of the ids.
