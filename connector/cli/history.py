@@ -40,7 +40,9 @@ def record_history(
             _print_state(full, history.at(to_ms(moment)), as_json=as_json)
             return
     if as_json:
-        print_json({"object": columns.name, "id": full, "changes": [change_data(c) for c in reversed(history.changes)]})
+        # Read again: what the log holds as JSON would stand in one line of what is indented.
+        changes = orjson.loads(orjson.dumps([change_data(change) for change in reversed(history.changes)]))
+        print_json({"object": columns.name, "id": full, "changes": changes})
     else:
         _print_changes(history)
     if not history.changes and history.now is None:

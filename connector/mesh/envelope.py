@@ -8,9 +8,10 @@ import orjson
 
 from connector.errors import OrgUnavailable, PoisonError
 from connector.mesh.topics import Topics
-from connector.model.change import Change, CommitInfo
+from connector.model.change import Change, CommitInfo, Operation
 from connector.model.command import Command, CommandStatus
 from connector.model.ids import RecordId, to_record_id
+from connector.model.jsontext import JsonText
 from connector.model.message import Message
 from connector.model.times import to_iso
 from connector.ports import Hole
@@ -165,7 +166,7 @@ def health_message(topics: Topics, document: Mapping[str, Any]) -> Message:
     return Message(topic=topics.health, payload=encode(document), retain=True)
 
 
-def encode(document: Mapping[str, Any]) -> bytes:
+def encode(document: Mapping[str, Any] | orjson.Fragment) -> bytes:
     """UTF-8 JSON.
 
     Raises:
@@ -178,15 +179,16 @@ def encode(document: Mapping[str, Any]) -> bytes:
 
 
 def change_data(change: Change) -> dict[str, Any]:
-    """A change as section 2 of the interface has it: `data` of its CloudEvent, a record of a `changes` reply."""
-    whole_before = change.record is None
+    """A change as section 2 of the interface has it: `data` of its CloudEvent, a record of a `changes` reply.
+
+    For orjson alone, which puts in what the log holds as JSON without reading it.
+    """
     record = None if change.record is None else _whole(change.id, change.record)
-    after: Mapping[str, Any] | None = change.after
-    if after is not None and change.operation.value != "update":
-        after = record
-    before = change.before
-    if before is not None and whole_before:
-        before = _whole(change.id, before)
+    after = before = None
+    if change.after is not None:
+        after = _as_it_is(change.after) if change.operation is Operation.UPDATE else record
+    if change.before is not None:
+        before = _whole(change.id, change.before) if change.record is None else _as_it_is(change.before)
     return {
         "object": change.object,
         "id": change.id,
@@ -212,8 +214,14 @@ def _commit(commit: CommitInfo) -> dict[str, Any]:
     }
 
 
-def _whole(record_id: RecordId, values: Mapping[str, Any]) -> dict[str, Any]:
+def _whole(record_id: RecordId, values: Mapping[str, Any]) -> dict[str, Any] | orjson.Fragment:
+    if isinstance(values, JsonText):
+        return orjson.Fragment(values.opened_with(f'"Id":"{record_id}"'))
     return {"Id": record_id, **values}
+
+
+def _as_it_is(values: Mapping[str, Any]) -> Mapping[str, Any] | orjson.Fragment:
+    return orjson.Fragment(values.text) if isinstance(values, JsonText) else values
 
 
 def _iso(ms: int | None) -> str | None:

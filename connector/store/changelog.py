@@ -5,6 +5,7 @@ from typing import Any
 
 from connector.model.change import Change, CommitInfo, Operation, Origin
 from connector.model.ids import RecordId
+from connector.model.jsontext import JsonText
 from connector.model.times import to_ms
 from connector.store.columns import from_json, iso, json_or_none, ms, to_json
 from connector.store.positions import Positions
@@ -183,9 +184,9 @@ def _change(*row: Any) -> Change:
         id=record_id,
         operation=_OPERATIONS[operation],
         changed=tuple(from_json(changed)),
-        before=from_json(before),
-        after=from_json(after),
-        record=from_json(record),
+        before=None if before is None else JsonText(before),
+        after=None if after is None else JsonText(after),
+        record=None if record is None else JsonText(record),
         origin=_ORIGINS[origin],
         command_id=command_id,
         commit=commit,

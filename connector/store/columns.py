@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from connector.model.jsontext import JsonText
 from connector.model.times import to_iso, to_ms
 
 # One moment stamps every row of a batch, and loads bring many records of one second.
@@ -29,7 +30,7 @@ def to_json(value: object) -> str:
     Raises:
         TypeError: The value has no JSON form (an integer over 64 bits, a lone surrogate, a foreign type).
     """
-    return orjson.dumps(value, default=_plain).decode()
+    return value.text if isinstance(value, JsonText) else orjson.dumps(value, default=_plain).decode()
 
 
 def json_or_none(value: object) -> str | None:

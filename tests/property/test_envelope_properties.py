@@ -1,6 +1,9 @@
 """Any change that the model allows becomes a document that its schema accepts, and reads back as it was."""
 
 import string
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import orjson
 from hypothesis import given
@@ -11,6 +14,7 @@ from connector.mesh.topics import Topics
 from connector.model.change import Change, CommitInfo, Operation, Origin
 from connector.model.documents import ChangeEventDocument, RejectedDocument
 from connector.model.ids import to_record_id
+from connector.model.jsontext import JsonText
 
 TOPICS = Topics()
 ENVELOPE = Envelope(TOPICS, node="n")
@@ -73,3 +77,17 @@ def test_a_usable_reply_address_is_never_one_of_ours(address: str) -> None:
         assert address.startswith("blackroad/salesforce/reply/") or not address.startswith("blackroad/salesforce/")
         assert not address.startswith(("$", "blackroad/signals/"))
         assert not set(address) & set("+#\x00")
+
+
+@given(changes)
+def test_a_change_of_the_log_is_published_as_it_was_told(change: Change) -> None:
+    """What the log holds as JSON goes into the message unread, and is the same message."""
+    before, after, record = _logged(change.before), _logged(change.after), _logged(change.record)
+    logged = replace(change, before=before, after=after, record=record)
+    assert orjson.loads(ENVELOPE.change(logged).payload) == orjson.loads(ENVELOPE.change(change).payload)
+    told = ENVELOPE.record(change.object, change.id, logged.record)
+    assert told.payload == ENVELOPE.record(change.object, change.id, change.record).payload
+
+
+def _logged(values: Mapping[str, Any] | None) -> JsonText | None:
+    return None if values is None else JsonText(orjson.dumps(values).decode())
