@@ -303,6 +303,7 @@ class Daemon:
         self._wake.set()  # a hole that the round opened or closed is announced though no record changed
 
     def _applied(self, applied: Applied) -> None:
+        self._relay.offer(applied.fresh)
         if applied.changes or applied.whole:
             self._wake.set()
 

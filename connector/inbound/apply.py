@@ -22,6 +22,8 @@ from connector.ports import DirtyRecord, Unit
 
 # An echo that takes longer (the stream was down) is an ordinary change.
 ECHO_WINDOW_MS = 30 * 60 * 1000
+# So many changes of a batch are handed on in memory at most: it is for the few that come while nothing else waits.
+FRESH_AT_MOST = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ class Applied:
         whole: Objects of which an event said that any record may differ, and when (commit time).
         poll: Objects with an event that named no readable record; None in it: not even the object could be read.
         lags_ms: Commit in the org to applied here, one for each change of the stream.
+        fresh: The changes themselves, numbered, where they are few and came by the stream.
         changed: (id, changed fields) of every change, for the drift count; reads only.
     """
 
@@ -65,6 +68,7 @@ class Applied:
     duplicates: int = 0
     quarantined: int = 0
     lags_ms: list[int] = field(default_factory=list)
+    fresh: Sequence[Change] = ()
     changed: list[tuple[RecordId, tuple[str, ...]]] = field(default_factory=list)
 
 
@@ -91,7 +95,9 @@ def apply_events(
             work.keep(item)
         elif item.event.entity in specs:
             work.event(item, item.event)
-    return work.finish(None)
+    applied = work.finish(None)
+    applied.fresh = work.fresh()
+    return applied
 
 
 def apply_reads(
@@ -270,6 +276,13 @@ class _Work:
         self.applied.last_version = last
         self.applied.dirty = {name for name, _ in self._marked}
         return self.applied
+
+    def fresh(self) -> Sequence[Change]:
+        """The changes with their numbers, if they are few; behind `finish`."""
+        if len(self._changes) > FRESH_AT_MOST:
+            return ()
+        first = self.applied.last_version - len(self._changes) + 1
+        return [replace(change, version=version) for version, change in enumerate(self._changes, first)]
 
     def _asked_ms(self, name: str) -> int | None:
         if name not in self._asked:

@@ -4,6 +4,9 @@ A turn is one unit (mark what was acknowledged, read what is next) and one pipel
 once, in order. What counts as published is the batch up to the first message that failed for now; everything from
 there is sent again, so order holds through every retry and a message may come twice but is never left out.
 
+A change that comes alone is handed over in memory as well, once it is committed: it is on its way before the database
+has been asked what is next. What is handed over counts only where it follows on the last one published.
+
 The broker's acknowledgements are remembered here and written down a little later, many at a time: by itself each would
 cost as many pages of an SD card as the change it is about. A crash publishes again what was not written down yet.
 """
@@ -11,6 +14,7 @@ cost as many pages of an SD card as the change it is about. A crash publishes ag
 import asyncio
 import contextlib
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import field
 from functools import partial
@@ -161,6 +165,8 @@ class Relay:
         self._link_up = asyncio.Event()
         self._acknowledged = _Acknowledged()
         self._signal: Message | None = None
+        self._fresh: deque[Change] = deque()
+        self._last = 0  # version of the last change published in this run; 0: none yet
         self._pages: AsyncIterator[Sequence[Message]] | None = None
         self._page: list[_Entry] = []
         self._wait_s = BACKOFF_FIRST_S
@@ -172,6 +178,12 @@ class Relay:
         if forgotten:
             self.put_back()
         self._link_up.set()
+
+    def offer(self, changes: Sequence[Change]) -> None:
+        """Changes that have just been committed; `wake` is set behind it, as for all others."""
+        self._fresh.extend(changes)
+        if len(self._fresh) > BATCH:
+            self._fresh.clear()
 
     def put_back(self) -> None:
         """Publish every retained message again, between the changes."""
@@ -193,17 +205,30 @@ class Relay:
             FatalError: Of the store.
         """
         while True:
+            fresh = self._following()
+            if fresh and not await self._publish(fresh):
+                await self._back_off()
             self._wake.clear()
             self._link_up.clear()
             entries = await self._next()
             if entries and await self._publish(entries):
-                self._wait_s = BACKOFF_FIRST_S
-            elif self._finishing:
+                continue
+            if self._finishing:
                 return
-            elif entries:
+            if entries:
                 await self._back_off()
             elif self._pages is None:
                 await self._idle()
+
+    def _following(self) -> list[_Entry]:
+        """What was handed over and follows on the last change published; what does not is read from the log."""
+        handed, self._fresh = self._fresh, deque()
+        if self._page:
+            return []  # retained messages are put back between the changes of the log
+        following = [change for change in handed if change.version > self._last]
+        if [change.version for change in following] != [self._last + 1 + i for i in range(len(following))]:
+            return []
+        return [entry for change in following for entry in self._entries(change)]
 
     async def _next(self) -> list[_Entry]:
         if self._pages is not None and not self._page:
@@ -257,7 +282,10 @@ class Relay:
             log.warning(
                 "relay.publish_failed", published=done, waiting=len(entries) - done, error=str(outcomes[failed])
             )
-        return failed is None
+        if failed is not None:
+            return False
+        self._wait_s = BACKOFF_FIRST_S
+        return True
 
     def _settle(self, entry: _Entry) -> None:
         """The broker has it, or never will: the next turn marks it."""
@@ -266,7 +294,8 @@ class Relay:
             self._signal = None
         elif entry.change is not None:
             at_ms = self._now_ms() if entry.acknowledged_ms is None else entry.acknowledged_ms
-            done.add(entry.change.version, at_ms, asyncio.get_running_loop().time())
+            self._last = entry.change.version
+            done.add(self._last, at_ms, asyncio.get_running_loop().time())
             self._signals.count_updated(entry.change.object)
         elif entry.message_id is not None:
             done.message_ids.append(entry.message_id)

@@ -176,6 +176,74 @@ async def test_a_wake_publishes_at_once() -> None:
         await bench.settled(1)
 
 
+async def test_what_is_handed_over_is_published_before_the_store_is_asked() -> None:
+    """A change that comes alone costs no look into the log; the turn behind it finds nothing left."""
+    bench = Bench()
+    bench.store.add(change())
+    async with bench.running():
+        await bench.settled(1)
+        turns: list[int] = []
+        bench.broker.answer = lambda _message: turns.append(bench.store.turns)
+        before = bench.store.turns
+        bench.store.add(change())
+        bench.relay.offer(bench.store.log[-1:])
+        bench.wake.set()
+        await bench.settled(2)
+    assert turns == [before]
+    assert bench.broker.versions == [1, 2]
+
+
+async def test_what_does_not_follow_is_read_from_the_log() -> None:
+    """Something else was committed meanwhile, or it has been published already: order holds, nothing comes twice."""
+    bench = Bench()
+    bench.store.add(change())
+    async with bench.running():
+        await bench.settled(1)
+        bench.store.add(change(), change(), change())
+        for offered in (bench.store.log[3:], bench.store.log[:2], bench.store.log):
+            bench.relay.offer(offered)
+        bench.wake.set()
+        await bench.settled(4)
+        bench.relay.offer(bench.store.log)
+        bench.wake.set()
+        bench.store.add(change())
+        await bench.settled(5)
+    assert bench.broker.versions == [1, 2, 3, 4, 5]
+
+
+async def test_a_broken_link_repeats_what_was_handed_over() -> None:
+    """The log has it."""
+    bench = Bench()
+    bench.store.add(change())
+    async with bench.running():
+        await bench.settled(1)
+        broken = [LinkDown("lost")]
+
+        def answer(message: Message) -> None:
+            if broken and version_of(message) >= 3:
+                raise broken[0]
+
+        bench.broker.answer = answer
+        bench.store.add(change(), change(), change())
+        bench.relay.offer(bench.store.log[1:])
+        bench.wake.set()
+        await bench.settled(2)
+        broken.clear()
+        await bench.settled(4)
+    assert bench.broker.versions == [1, 2, 3, 4]
+
+
+async def test_more_than_a_batch_is_not_kept_in_memory() -> None:
+    """Under load the log is read: what is handed over is bounded."""
+    bench = Bench()
+    bench.store.add(*(change() for _ in range(1200)))
+    for version in range(1200):
+        bench.relay.offer(bench.store.log[version : version + 1])
+    async with bench.running():
+        await bench.settled(1200)
+    assert bench.broker.versions == list(range(1, 1201))
+
+
 async def test_acknowledgements_are_written_down_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes that come one by one are marked at the end of a while, or when they are many; none is sent twice."""
     monkeypatch.setattr(relay_module, "MARK_WITHIN_S", 3600.0)
