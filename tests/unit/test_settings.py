@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from connector.errors import ConfigError
-from connector.settings import PLACEHOLDER_URL, Settings, load_settings
+from connector.settings import DEFAULT_OBJECTS, PLACEHOLDER_URL, Settings, load_settings
 
 REPOSITORY = Path(__file__).parents[2]
 URL = {"SALESFORCE_SYNC_SALESFORCE__INSTANCE_URL": "https://acme.my.salesforce.com"}
@@ -161,6 +161,7 @@ def test_the_shipped_files_show_every_setting_with_its_default(file: str, tmp_pa
     """settings.toml is the reference people read: each key is there, and each value is the default."""
     shown = tomllib.loads((REPOSITORY / file).read_text("utf-8"))
     assert {k: set(v) for k, v in shown.items() if k != "objects"} == sections(Settings)
+    assert shown["objects"].keys() == DEFAULT_OBJECTS.keys()
     url = shown["salesforce"].pop("instance_url")
     env = {"SALESFORCE_SYNC_SALESFORCE__INSTANCE_URL": url}
     loaded, default = load_settings(REPOSITORY / file, env, tmp_path), load(tmp_path, "", env)

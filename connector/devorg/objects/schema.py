@@ -19,7 +19,11 @@ from connector.devorg.objects.validation import stored_value
 
 __all__ = ["RECORDED_OBJECTS", "Field", "ObjectSchema", "Schema"]
 
-RECORDED_OBJECTS = ("Account", "Contact", "Lead", "Opportunity")
+_DESCRIBES = resources.files("connector.devorg.objects") / "describe"
+RECORDED_OBJECTS = tuple(
+    sorted(file.name.removesuffix(".json") for file in _DESCRIBES.iterdir() if file.name.endswith(".json"))
+)
+"""The objects that the folder describes."""
 _SYSTEM_FIELDS = frozenset(
     {"Id", "IsDeleted", "CreatedDate", "CreatedById", "LastModifiedDate", "LastModifiedById", "SystemModstamp"}
 )
@@ -233,8 +237,7 @@ def _kept_on_retype(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 def _bodies(database: OrgDatabase | None) -> list[dict[str, Any]]:
     """Return all describe results: recorded, minimal, and in their place or behind them the saved ones."""
-    folder = resources.files("connector.devorg.objects") / "describe"
-    recorded = [orjson.loads((folder / f"{name}.json").read_bytes()) for name in RECORDED_OBJECTS]
+    recorded = [orjson.loads((_DESCRIBES / f"{name}.json").read_bytes()) for name in RECORDED_OBJECTS]
     bodies = {body["name"]: body for body in [*recorded, *map(complete_object, MINIMAL_OBJECTS)]}
     if database is not None:
         for row in database.connection.execute("SELECT body FROM describe ORDER BY rowid"):
