@@ -21,7 +21,7 @@ from connector.logs import configure_logs
 _MARKS: Mapping[State, tuple[str, str]] = {"ok": ("✔", "green"), "warn": ("⚠", "yellow"), "fail": ("✖", "bold red")}
 _WIDEST_CHECK = len("selection")
 # The first of these with a failure tells the exit code: what stands further down may follow from it.
-_EXIT_CODES: Mapping[str, int] = {
+EXIT_CODES: Mapping[str, int] = {
     "settings": WRONG_USAGE,
     "replica": WRONG_USAGE,
     "org": NO_ORG,
@@ -100,4 +100,4 @@ def _json(report: Report) -> bytes:
 
 
 def _exit_code(report: Report) -> int:
-    return next((code for check, code in _EXIT_CODES.items() if check in report.failed), FAILED if report.failed else 0)
+    return next((code for check, code in EXIT_CODES.items() if check in report.failed), FAILED if report.failed else 0)

@@ -1,6 +1,7 @@
 """What the documents say is what the code does: topics, commands, settings, log events, exit codes, targets, links."""
 
 import ast
+import inspect
 import json
 import re
 import shlex
@@ -14,12 +15,12 @@ import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel
 
+from connector.cli import doctor, outcome
 from connector.cli.main import cli
 from connector.cli.outcome import FAILED, NO_BROKER, NO_ORG, WRONG_USAGE, exit_code
 from connector.errors import BrokerDown, ConfigError, LinkDown, LoginRefused, PoisonError
 from connector.inbound.settle import DELETION_FLOOR, DELETION_SHARE
 from connector.mesh.topics import Incoming, Topics
-from connector.model.ids import RecordId
 from connector.model.where import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES
 from connector.outbound.payload import CommandPayload
 from connector.reference import reference
@@ -37,6 +38,7 @@ README = ROOT / "README.md"
 EVENTS = ROOT / "docs" / "events.md"
 TOPICS = ROOT / "docs" / "topics.md"
 COMMAND_LINE = ROOT / "docs" / "command-line.md"
+EXIT_CODES = {name: value for name, value in vars(outcome).items() if isinstance(value, int)}
 LEVELS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
 
 
@@ -102,26 +104,46 @@ def topic_table() -> str:
     return text_of(TOPICS).partition("\n## ")[0]
 
 
+# What a topic is made of, as the table has it.
+PARTS = {
+    "object_name": "{Object}",
+    "operation": "{operation}",
+    "record_id": "{Id}",
+    "verb": "{verb}",
+    "command_id": "{command_id}",
+    "node": "{node}",
+    "client_id": "{client}",
+}
+
+
+def built_topics() -> dict[str, str]:
+    """What each method and property of `Topics` builds that builds one."""
+    topics, found = Topics(root="{root}"), {}
+    for name, member in vars(Topics).items():
+        builds = member.fget if isinstance(member, property) else member
+        if (
+            name.startswith("_")
+            or not inspect.isfunction(builds)
+            or inspect.signature(builds).return_annotation is not str
+        ):
+            continue
+        words = [word for word in inspect.signature(builds).parameters if word != "self"]
+        # Of a form that the checks of a verb and of an id let pass.
+        placed = {word.replace("_", ""): PARTS[word] for word in words}
+        built = builds(topics, *placed)
+        built = "/".join(placed.get(level, level) for level in built.split("/"))
+        found[name] = built
+    return found
+
+
 def test_the_table_of_topics_is_that_of_the_code() -> None:
-    """Built topics and understood topics, each once."""
+    """Built topics and understood topics, each once; but for a filter and a part of the replies."""
+    built = built_topics()
+    assert built.pop("changes") == "{root}/change/#"
+    assert built.pop("inbox") == "{root}/reply/{client}"
+    cells = [span for row in rows(topic_table()) for span in spans(row[0])]
+    assert sorted(cells) == sorted(built.values())
     topics = Topics(root="{root}")
-    record = RecordId("{Id}")
-    built = {
-        topics.change("{Object}", "{operation}", record),
-        topics.record("{Object}", record),
-        topics.result("ID").replace("ID", "{command_id}"),
-        topics.reply("verb").replace("verb", "{verb}"),
-        topics.status,
-        topics.health,
-        topics.hole("{Object}"),
-        topics.mirror("{node}"),
-        topics.rejected,
-        topics.signals_out,
-        topics.signals_in,
-    }
-    taken = {"{root}/command/{Object}/{operation}", "{root}/query/{Object}/{verb}", "{root}/control/{verb}"}
-    cells = [row[0] for row in rows(topic_table())]
-    assert {span for cell in cells for span in spans(cell)} == built | taken
     assert topics.parse("{root}/command/Contact/update") == Incoming("command", "Contact", "update")
     assert topics.parse("{root}/control/sync") == Incoming("control", "", "sync")
 
@@ -206,9 +228,27 @@ def test_reads_and_lists_take_json() -> None:
 def test_exit_codes() -> None:
     """Documented by number, and given by the error's class."""
     documented = [int(code) for code, _ in rows(section(COMMAND_LINE, "Exit codes"))]
-    assert documented == [0, FAILED, WRONG_USAGE, NO_ORG, NO_BROKER]
+    assert documented == [0, *EXIT_CODES.values()]
     errors = (PoisonError("x"), ConfigError("x"), LinkDown("x"), LoginRefused("x"), BrokerDown("x"))
     assert [exit_code(error) for error in errors] == [FAILED, WRONG_USAGE, NO_ORG, NO_ORG, NO_BROKER]
+
+
+def test_no_command_ends_with_a_code_of_its_own() -> None:
+    """Only by the constants that are documented, or by a function that answers with one of them."""
+    for path in sorted((ROOT / "connector" / "cli").rglob("*.py")):
+        for node in ast.walk(ast.parse(text_of(path))):
+            match node:
+                case ast.Call(ast.Attribute(ast.Name("sys"), "exit") | ast.Attribute(_, "exit"), [argument]):
+                    codes = [argument]
+                case ast.Assign([ast.Name("exit_code")], value):
+                    codes = [value]
+                case _:
+                    continue
+            for code in codes:
+                named = isinstance(code, ast.Name) and code.id in EXIT_CODES
+                asked = isinstance(code, ast.Call) and isinstance(code.func, ast.Name) and "exit_code" in code.func.id
+                assert named or asked, f"{path}:{code.lineno}: {ast.unparse(code)}"
+    assert set(doctor.EXIT_CODES.values()) <= set(EXIT_CODES.values())
 
 
 @pytest.mark.parametrize("line", shown_commands())

@@ -7,6 +7,8 @@ from typing import Any
 import click
 import requests
 
+from connector.cli.outcome import NO_ORG
+
 DEFAULT_PORT = 8620
 DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 REQUEST_TIMEOUT_S = 600  # of a seed of two million records
@@ -39,7 +41,7 @@ class Org:
 class Unreachable(click.ClickException):
     """No local org answers."""
 
-    exit_code = 3
+    exit_code = NO_ORG
 
 
 def _reason(answer: requests.Response) -> str:
