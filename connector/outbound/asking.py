@@ -11,7 +11,7 @@ from connector.model.objects import ObjectSpec
 from connector.outbound.lost import Found, Read, Settling
 from connector.outbound.rules import OutboundRules
 from connector.outbound.soql import literal
-from connector.outbound.steps import Ask, Question, Remote
+from connector.outbound.steps import Ask, Deleted, Question, Remote
 from connector.ports import OrgClient, Purpose, Replica
 
 IDS_PER_CALL = 2000
@@ -72,6 +72,7 @@ class Questions:
                 return {}
 
     async def _records(self, spec: ObjectSpec, commands: Sequence[Command]) -> Mapping[str, Remote]:
+        """Records by their ids; an upsert whose record is gone goes by its key again."""
         found: dict[str, Remote] = {}
         user = await self._org.user_id()
         for start in range(0, len(commands), IDS_PER_CALL):
@@ -82,9 +83,10 @@ class Questions:
             for command in some:
                 row = by_id.get(command.record_id) if command.record_id is not None else None
                 found[command.command_id] = self._remote(spec, row, user)
-        return found
+        gone = [c for c in commands if c.external_id is not None and found[c.command_id].values is None]
+        return found | await self._keyed(spec, gone)
 
-    async def _keyed(self, spec: ObjectSpec, commands: Sequence[Command]) -> Mapping[str, Remote]:
+    async def _keyed(self, spec: ObjectSpec, commands: Sequence[Command]) -> dict[str, Remote]:
         """Records by the external ids of upserts; where several have one the org decides."""
         found: dict[str, Remote] = {}
         user = await self._org.user_id()
@@ -102,12 +104,15 @@ class Questions:
         return found
 
     async def _by_key(self, spec: ObjectSpec, field: str, values: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+        """The record that has each key; where none has it, the one that had it and went last."""
         described = spec.described[field]
         listed = ", ".join(literal(described, value if described.kind == "text" else float(value)) for value in values)
         columns = ", ".join(dict.fromkeys((*_columns(spec), field)))
         soql = f"SELECT {columns} FROM {spec.name} WHERE {field} IN ({listed})"  # noqa: S608 - literals are escaped
-        page = await self._org.query(soql, Purpose.COMMAND)
-        return {str(row[field]).strip().casefold(): row for row in page.records}
+        page = await self._org.query(soql, Purpose.COMMAND, deleted=True)
+        # Of two with one key the later one counts.
+        rows = sorted(page.records, key=lambda row: (row.get("IsDeleted") is not True, str(row[spec.modstamp_field])))
+        return {str(row[field]).strip().casefold(): row for row in rows}
 
     def _remote(self, spec: ObjectSpec, row: Mapping[str, Any] | None, user: RecordId | None) -> Remote:
         if row is None:
@@ -117,6 +122,9 @@ class Questions:
             modifier = to_record_id(str(row[MODIFIER])) if row.get(MODIFIER) else None
         except ValueError as error:
             raise OrgUnavailable(f"a record of another shape: {error}") from error
+        if record.deleted:
+            gone = Deleted(record_id=record.id, values=record.values, at_ms=max(record.modified_ms, record.modstamp_ms))
+            return Remote(values=None, modified_ms=0, deleted=gone)
         ours = user is not None and modifier == user
         return Remote(values=record.values, modified_ms=record.modified_ms, ours=ours, record_id=record.id)
 

@@ -96,6 +96,9 @@ class Planner:
             return Finish(_failed(command, problem))
         if command.answer_lost and remote is None:
             return Ask(command, Question.KEYED)
+        ended = self._made_and_gone(command, remote)
+        if ended is not None:
+            return Finish(ended)
         if self._expired(command):
             return Finish(self._gone_or_expired(command))
         return self._send(command, command.fields)
@@ -111,20 +114,40 @@ class Planner:
             # Nothing is known of what the sender had seen: there is nothing to compare.
             return self._send(command, command.fields)
         if remote.values is None:
-            return self._of_nothing(command)
+            return self._of_nothing(command, remote)
         if command.operation is Operation.DELETE:
             return self._delete(command, remote, remote.values)
         return self._update(command, behind, remote, remote.values)
 
-    def _of_nothing(self, command: Command) -> Step:
+    def _of_nothing(self, command: Command, remote: Remote) -> Step:
         """The record is deleted, or never was."""
         if command.operation is Operation.DELETE:
             return Finish(replace(command, status=CommandStatus.SUCCEEDED, errors=()))
+        ended = self._made_and_gone(command, remote)
+        if ended is not None:
+            return Finish(ended)
         if self._expired(command):
             return Finish(self._gone_or_expired(command))
         if command.operation is Operation.UPSERT:
             return self._send(replace(command, record_id=None), command.fields)
         return Finish(_failed(command, OrgProblem(code="ENTITY_IS_DELETED", message="entity is deleted", fields=[])))
+
+    def _made_and_gone(self, command: Command, remote: Remote | None) -> Command | None:
+        """The end of a lost upsert whose record went since: sent again it would undo that, or make a second one.
+
+        None: the org has not taken it, or it may be sent whatever has become of it.
+        """
+        if command.operation is not Operation.UPSERT or not command.answer_lost:
+            return None
+        seen = self._unit.creations_seen([command.command_id]).get(command.command_id)
+        if seen is not None:
+            return replace(command, status=CommandStatus.SUCCEEDED, record_id=seen, errors=())
+        gone = None if remote is None else remote.deleted
+        if gone is None or gone.at_ms < (command.began_ms or 0) - CLOCK_SKEW_MS:
+            return None
+        shown = all(gone.values.get(name, value) == value for name, value in command.fields.items())
+        status = CommandStatus.SUCCEEDED if shown else CommandStatus.UNKNOWN
+        return replace(command, status=status, record_id=gone.record_id if shown else command.record_id, errors=())
 
     def _delete(self, command: Command, remote: Remote, values: Mapping[str, Any]) -> Step:
         if self._expired(command):

@@ -11,18 +11,34 @@ from connector.ports import RecordWrite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deleted:
+    """A record in the org's recycle bin.
+
+    Attributes:
+        values: As it was when it went.
+        at_ms: When it went, by the org's clock.
+    """
+
+    record_id: RecordId
+    values: Mapping[str, Any]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
     """The record as the org has it, as far as known.
 
     Attributes:
         values: None: it is not there.
         ours: True if the org says that our user was the last to modify it; None where it was not asked.
+        deleted: What had the key of an upsert and went last, where nothing has it.
     """
 
     values: Mapping[str, Any] | None
     modified_ms: int
     ours: bool | None = None
     record_id: RecordId | None = None
+    deleted: Deleted | None = None
 
 
 class Question(StrEnum):

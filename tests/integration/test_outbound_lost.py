@@ -191,3 +191,112 @@ def _ends(commands: Sequence[Command]) -> list[tuple[CommandStatus, int, str | N
 
 def _creates(bench: OrgBench) -> Counter[str]:
     return Counter(change.id for commit in bench.commits for change in commit.changes if change.kind == "CREATE")
+
+
+UPSERT = {"external_id": {"field": "BlackRoad_Key__c", "value": "K"}, "fields": {"Name": "ours"}}
+
+
+async def lose_upsert(bench: OrgBench, command_id: str, **effect: bool) -> None:
+    """An upsert whose answer is lost, and that waits; `drop_response`: the org has taken it, `close`: it has not."""
+    await bench.give("Invoice__c", "upsert", {"command_id": command_id} | UPSERT)
+    bench.org.ctx.faults.add("rest", method="PATCH", **effect)
+    async with bench.sending():
+        await until(lambda: _lost(bench, command_id), 10)
+        await _wait_until(bench, command_id, 2**42)
+    bench.org.ctx.faults.clear()
+
+
+async def settled(bench: OrgBench, command_id: str) -> Command:
+    await _wait_until(bench, command_id, None)
+    await bench.send_all()
+    return await bench.command(command_id)
+
+
+def people_delete(org: DevOrg, record_id: str) -> None:
+    with org.ctx.org.transaction(SECOND_EDITOR_ID, "") as work:
+        work.delete("Invoice__c", record_id)
+
+
+def keyed(org: DevOrg) -> list[str]:
+    return org.ctx.org.find("Invoice__c", "BlackRoad_Key__c", "K")
+
+
+async def test_a_lost_upsert_whose_record_was_deleted_is_not_made_again(org: DevOrg, tmp_path: Path) -> None:
+    """It made the record, somebody deleted it: that was its one effect."""
+    async with org_bench(tmp_path / "r.db", org, FIELDS) as bench:
+        await lose_upsert(bench, "u", drop_response=True)
+        [invoice] = keyed(org)
+        people_delete(org, invoice)
+        done = await settled(bench, "u")
+    assert (done.status, done.attempts, done.record_id) == (CommandStatus.SUCCEEDED, 1, invoice)
+    assert keyed(org) == []
+
+
+async def test_a_lost_upsert_does_not_undo_a_later_delete(org: DevOrg, tmp_path: Path) -> None:
+    """The delete named the record by its id and did not wait."""
+    async with org_bench(tmp_path / "r.db", org, FIELDS) as bench:
+        invoice = bench.people_write("Invoice__c", None, {"Name": "theirs", "BlackRoad_Key__c": "K"})
+        await bench.give("Invoice__c", "upsert", {"command_id": "u"} | UPSERT)
+        org.ctx.faults.add("rest", method="PATCH", drop_response=True)
+        async with bench.sending():
+            await until(lambda: _lost(bench, "u"), 10)
+            await _wait_until(bench, "u", 2**42)
+            await bench.give("Invoice__c", "delete", {"command_id": "d", "id": invoice, "on_conflict": "overwrite"})
+            await until(lambda: _succeeded(bench, "d"), 10)
+        done = await settled(bench, "u")
+    assert (done.status, done.attempts, done.record_id) == (CommandStatus.SUCCEEDED, 1, invoice)
+    assert keyed(org) == []
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_whether_a_lost_upsert_came_before_the_delete_cannot_be_told(
+    org: DevOrg, tmp_path: Path, known: bool
+) -> None:
+    """The record does not show what it set: it may have been edited since, or not been reached. Nothing is repeated.
+
+    `known`: an earlier command has told which record it is.
+    """
+    async with org_bench(tmp_path / "r.db", org, FIELDS) as bench:
+        invoice = bench.people_write("Invoice__c", None, {"Name": "theirs", "BlackRoad_Key__c": "K"})
+        if known:
+            key = UPSERT["external_id"]
+            await bench.give("Invoice__c", "upsert", {"command_id": "a", "external_id": key, "fields": {"Name": "b"}})
+            await bench.send_all()
+        await lose_upsert(bench, "u", close=True)
+        people_delete(org, invoice)
+        done = await settled(bench, "u")
+    assert (done.status, done.attempts) == (CommandStatus.UNKNOWN, 1)
+    assert keyed(org) == []
+
+
+async def test_a_lost_upsert_of_what_was_deleted_before_it_is_sent_again(org: DevOrg, tmp_path: Path) -> None:
+    """A record that went before the upsert was sent has nothing to do with it."""
+    with org.ctx.org.transaction(SECOND_EDITOR_ID, "") as work:
+        before = work.create("Invoice__c", {"Name": "ours", "BlackRoad_Key__c": "K"})
+    people_delete(org, before)
+    org.ctx.org.advance(60)
+    async with org_bench(tmp_path / "r.db", org, FIELDS) as bench:
+        await lose_upsert(bench, "u", close=True)
+        done = await settled(bench, "u")
+    assert (done.status, done.attempts) == (CommandStatus.SUCCEEDED, 2)
+    assert keyed(org) == [done.record_id] != [before]
+
+
+async def test_a_lost_upsert_that_came_back_and_was_purged_is_not_made_again(org: DevOrg, tmp_path: Path) -> None:
+    """The org shows nothing of it, but its change had come."""
+    wanted = {name: list(fields) for name, fields in FIELDS.items()}
+    async with copied(org, tmp_path / "r.db", wanted=wanted) as copy:
+        await copy.until_live()
+        async with bench_over(org, copy) as bench:
+            await lose_upsert(bench, "u", drop_response=True)
+            [invoice] = keyed(org)
+
+            async def came_back() -> bool:
+                return "u" in {c.command_id for c in await copy.changes()}
+
+            await until(came_back, 10)
+            with org.ctx.org.transaction(SECOND_EDITOR_ID, "") as work:
+                work.purge("Invoice__c", invoice)
+            done = await settled(bench, "u")
+    assert (done.status, done.attempts, done.record_id) == (CommandStatus.SUCCEEDED, 1, invoice)
+    assert keyed(org) == []
