@@ -340,4 +340,4 @@ class _Work:
 
 
 def _numbered(row: StoredRecord, first: int, at: int | None) -> StoredRecord:
-    return row if at is None else replace(row, version=first + at)
+    return row if at is None else row.numbered(first + at)

@@ -175,6 +175,8 @@ def _applied(editor: Editor, stored: StoredRecord | None, event: ChangeEvent, re
             values[name] = text
     moment = _moment(event)
     saved = editor.save(stored, record_id, values, max(moment, stored.modified_ms) if stored else moment)
+    if dirty is None:
+        return saved
     return Outcome(record=saved.record, change=saved.change, dirty=dirty, quarantine=quarantine)
 
 

@@ -7,6 +7,7 @@ Every function here is pure and raises ValueError naming field and kind, never t
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any
 
 from connector.model.ids import to_record_id
@@ -157,7 +158,13 @@ def _date(value: object) -> str:
 
 
 def _datetime(value: object) -> str:
-    return to_iso(to_ms(value) if isinstance(value, str) else _integer(value))
+    return _usual_form(value) if isinstance(value, str) else to_iso(_integer(value))
+
+
+@lru_cache(maxsize=4096)
+def _usual_form(text: str) -> str:
+    # The changes of one transaction, and those of a busy second, share their time.
+    return to_iso(to_ms(text))
 
 
 _FROM_JSON: dict[Kind, Callable[[object], Any]] = {
