@@ -37,26 +37,40 @@ class CommitDocument(Document):
     """What the org tells of the transaction that made a change."""
 
     timestamp: Iso
-    number: int | None
-    user: str | None
-    transaction: str | None
-    sequence: int | None
+    number: int | None = Field(description="Of the transaction's commit.")
+    user: str | None = Field(description="Id of the user who made it.")
+    transaction: str | None = Field(description="The same for every change of one transaction.")
+    sequence: int | None = Field(description="Of the change in its transaction.")
 
 
 class ChangeDocument(Document):
-    """One committed change of one record, as the replica applied it."""
+    """One committed change of one record, as the replica applied it.
 
-    object: str
+    Messages come in the order of `version`. One that is missing is asked for with the query `changes`; one that came
+    before, after a crash, has the same `version` and is left out. Values are JSON's: booleans, numbers, dates as
+    `YYYY-MM-DD`, date-times as ISO 8601 in UTC with milliseconds and `Z`; a field that is empty in the org is null.
+    """
+
+    object: str = Field(description="API name, as Salesforce spells it.")
     id: Id18
     operation: Literal["create", "update", "delete", "undelete"]
     version: int = Field(ge=1, description="The replica's counter over all objects, without holes.")
-    changed: list[str]
-    before: Fields | None
-    after: Fields | None
-    record: Fields | None
-    origin: Literal["stream", "poll", "backfill", "repair", "command"]
-    command_id: str | None
-    commit: CommitDocument | None
+    changed: list[str] = Field(
+        description="Fields whose values changed; of a create or undelete those that are not null, of a delete none."
+    )
+    before: Fields | None = Field(
+        description="Of an update the changed fields as they were, of a delete the record; else null."
+    )
+    after: Fields | None = Field(
+        description="Of an update the changed fields as they are, of a create or undelete the record; else null."
+    )
+    record: Fields | None = Field(description="The record as it is now, every synced field; null once it is deleted.")
+    origin: Literal["stream", "poll", "backfill", "repair", "command"] = Field(
+        description="How the replica learned of it: the change stream, a poll, the first load, a comparison, or the "
+        "stream's echo of a command of ours."
+    )
+    command_id: str | None = Field(description="Of the command that made it, to `origin` command.")
+    commit: CommitDocument | None = Field(description="Null where the source does not tell it.")
 
 
 class ChangeEventDocument(Document):
@@ -64,7 +78,7 @@ class ChangeEventDocument(Document):
 
     specversion: Literal["1.0"]
     id: str = Field(description="{node}/{version}: the same for every redelivery.")
-    source: str
+    source: str = Field(description="/{node}/salesforce/{id of the org}")
     type: str = Field(pattern=r"^blackroad\.salesforce\.record\.(create|update|delete|undelete)$")
     subject: str = Field(description="{Object}/{Id}")
     time: Iso = Field(description="When the replica applied the change.")
@@ -85,7 +99,7 @@ class StatusDocument(Document):
     """Birth, will and last message."""
 
     state: Literal["online", "offline"]
-    node: str
+    node: str = Field(description="Name of the connector's node.")
     version: str = Field(description="Of the connector.")
     since: Iso | None = Field(description="Null in the will: the broker alone knows when the link broke.")
 
@@ -109,17 +123,19 @@ class HoleDocument(Document):
     object: str
     from_: Iso = Field(alias="from")
     to: Iso | None = Field(description="Null while the interval goes on.")
-    reason: str
-    state: Literal["open", "closed"]
+    reason: str = Field(description="For people: why it was opened.")
+    state: Literal["open", "closed"] = Field(
+        description="Closed once the object was read as far as needed; `corrected` is final then."
+    )
     corrected: int = Field(ge=0, description="Records that had to be changed.")
 
 
 class ProblemDocument(Document):
     """One error of the org, or of the validation."""
 
-    code: str
-    message: str
-    fields: list[str]
+    code: str = Field(description="The org's status code, or one of ours, as REJECTED.")
+    message: str = Field(description="For people.")
+    fields: list[str] = Field(description="Those that it is about.")
 
 
 class DryRunDocument(Document):
@@ -135,17 +151,21 @@ class DryRunDocument(Document):
 class ResultDocument(Document):
     """What became of a command."""
 
-    command_id: str
-    status: Literal["accepted", "succeeded", "failed", "conflict", "rejected", "expired", "unknown"]
+    command_id: str = Field(description="As sent, or made by the connector.")
+    status: Literal["accepted", "succeeded", "failed", "conflict", "rejected", "expired", "unknown"] = Field(
+        description="accepted: on disk, not tried yet; the others are final. succeeded; failed: the org refused it; "
+        "conflict: somebody changed the same fields since `base`; rejected: it never went to the org; expired: not "
+        "done by `expires_at`; unknown: the org may have it or not, and it is not repeated."
+    )
     object: str
     operation: str
-    id: Id18 | None
-    attempts: int = Field(ge=0)
-    correlation: str | None
-    errors: list[ProblemDocument]
-    conflict: Fields | None
+    id: Id18 | None = Field(description="Of the record; null until it is known.")
+    attempts: int = Field(ge=0, description="How often it was sent to the org.")
+    correlation: str | None = Field(description="As the command had it.")
+    errors: list[ProblemDocument] = Field(description="Why it failed or was rejected.")
+    conflict: Fields | None = Field(description="Field -> base, local and remote value, to `status` conflict.")
     accepted_at: Iso
-    completed_at: Iso | None
+    completed_at: Iso | None = Field(description="Null while it is `accepted`.")
     dry_run: DryRunDocument | None = Field(None, description="Only there if the command was a dry run.")
 
 
@@ -153,7 +173,7 @@ class RejectedDocument(Document):
     """A message that could not be accepted and named no usable reply topic."""
 
     topic: str
-    reason: str
+    reason: str = Field(description="For people.")
     payload: str = Field(description="Its first 1 KiB as text.")
 
 
@@ -164,16 +184,22 @@ class SignalDocument(Document):
     signal: str
     from_: str = Field(alias="from")
     to: str
-    msg: str
-    text: str
+    msg: str = Field(description="Its name, with what is counted behind it.")
+    text: str = Field(description="The signal in one line: sign, from, to, msg.")
     data: Fields
 
 
 class ErrorDocument(Document):
-    """Why a request was not served."""
+    """Why a request was not served.
 
-    code: str
-    message: str
+    To queries: `invalid_request`, `unknown_object`, `snapshot_required` (the log does not hold everything behind
+    `since`: list the objects anew), `too_large`, `timed_out`, `busy` and `unavailable` (ask again later), `failed`.
+    To control messages: `invalid_request`, `unknown_object`, `unknown_command`, `unknown_verb`, `not_available`,
+    `busy`, `unavailable`, `failed`.
+    """
+
+    code: str = Field(description="For programs; others may come.")
+    message: str = Field(description="For people.")
 
 
 class ReplyDocument(Document):
@@ -181,9 +207,11 @@ class ReplyDocument(Document):
 
     ok: Literal[True]
     verb: str
-    state: Literal["started", "done"]
-    data: Fields
-    correlation: str | None
+    state: Literal["started", "done"] = Field(
+        description="`sync` and `verify`: started, then done; the others done at once."
+    )
+    data: Fields = Field(description="What the verb answers; of `status` the health document, of `command` a result.")
+    correlation: str | None = Field(description="As the request had it.")
 
 
 class RefusalDocument(Document):
@@ -192,7 +220,7 @@ class RefusalDocument(Document):
     ok: Literal[False]
     verb: str
     error: ErrorDocument
-    correlation: str | None
+    correlation: str | None = Field(description="As the request had it.")
 
 
 class PendingDocument(Document):
@@ -202,7 +230,7 @@ class PendingDocument(Document):
     id: Id18
     operation: Literal["update", "upsert", "delete", "create"]
     status: Literal["accepted", "succeeded"] = Field(description="succeeded: in the org, its change is on the way.")
-    fields: Fields
+    fields: Fields = Field(description="Values that it is to set.")
     accepted_at: Iso
 
 
@@ -216,7 +244,10 @@ class QueryReplyDocument(Document):
         description="Fields with `Id`, `_version` and `_modstamp`; to `changes`: changes; to `describe`: objects with "
         "their fields. Empty to `count`."
     )
-    next: str | int | None = Field(description="`after` of the next page, to `changes` its `since`; null at the end.")
+    next: str | int | None = Field(
+        description="`after` of the next page, to `changes` its `since`; null at the end. Whoever lists an object page "
+        "by page goes on with `changes` since the `version` of the first page."
+    )
     count: int | None = Field(None, ge=0, description="To `count` alone.")
     known_since: Iso | None = Field(
         None, description="To `changes` of one record: when the log begins; null if it has every change."
@@ -224,10 +255,12 @@ class QueryReplyDocument(Document):
     version: int = Field(ge=0, description="Of the newest change that the answer includes.")
     replica: str = Field(description="Id of the replica: versions of two replicas cannot be compared.")
     as_of: Iso = Field(description="When the replica was read.")
-    stream: Literal["live", "connecting", "down", "paused", "off"]
+    stream: Literal["live", "connecting", "down", "paused", "off"] = Field(
+        description="How current the replica is: live, or last known at `verified_at` and by polls."
+    )
     verified_at: Iso | None = Field(description="When the object was last proved equal to the org.")
-    pending: list[PendingDocument]
-    correlation: str | None
+    pending: list[PendingDocument] = Field(description="Commands on these records that they do not show yet.")
+    correlation: str | None = Field(description="As the query had it.")
 
 
 class QueryRefusalDocument(Document):
@@ -237,7 +270,7 @@ class QueryRefusalDocument(Document):
     object: str
     verb: str
     error: ErrorDocument
-    correlation: str | None
+    correlation: str | None = Field(description="As the query had it.")
 
 
 class DeliveredHealth(Document):
@@ -251,7 +284,7 @@ class DeliveredHealth(Document):
 class StreamHealth(Document):
     """The change stream."""
 
-    state: Literal["live", "connecting", "down", "paused", "off"]
+    state: Literal["live", "connecting", "down", "paused", "off"] = Field(description="paused and off: on purpose.")
     transport: str
     since: Iso | None
     last_frame_at: Iso | None
@@ -263,7 +296,7 @@ class ObjectHealth(Document):
     """One synced object."""
 
     records: int
-    streamed: bool
+    streamed: bool = Field(description="False: polls alone tell of it.")
     last_polled_at: Iso | None
     verified_at: Iso | None = Field(description="When it was last proved equal to the org.")
     drift: int = Field(description="Records found to differ by the last comparison, and not put right.")
@@ -309,10 +342,12 @@ class LastError(Document):
 class HealthDocument(Document):
     """What is running, how late it is and what waits."""
 
-    state: Literal["ok", "degraded", "failing"]
+    state: Literal["ok", "degraded", "failing"] = Field(
+        description="ok; degraded: something is late or retried, reads are still good; failing: a person is needed."
+    )
     node: str
     as_of: Iso
-    version: int
+    version: int = Field(description="Of the newest change.")
     uptime_s: int
     stream: StreamHealth
     objects: dict[str, ObjectHealth]

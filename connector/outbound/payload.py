@@ -54,23 +54,35 @@ class CommandPayload(BaseModel):
 
     `id` goes with update and delete, `external_id` with upsert, `fields` with create, update and upsert. `record_of`
     stands for an `id` that is not known yet: it names the create or upsert that makes the record. With `dry_run`
-    nothing is stored or sent: the result says what would be.
+    nothing is stored or sent: the result says what would be. Commands on one record run in the order they came.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    command_id: CommandId | None = None
-    id: str | None = None
-    record_of: CommandId | None = None
-    fields: dict[str, Any] | None = None
+    command_id: CommandId | None = Field(
+        None,
+        description="The idempotency key: sent again it is never executed again, its stored result comes instead. "
+        "One is made where there is none.",
+    )
+    id: str | None = Field(None, description="15 or 18 characters.")
+    record_of: CommandId | None = Field(None, description="In place of `id`: a command_id.")
+    fields: dict[str, Any] | None = Field(
+        None, description="API name -> value, in the form that changes have; null empties a field."
+    )
     external_id: ExternalId | None = None
-    base: Base | None = None
-    on_conflict: Literal["reject", "merge", "overwrite"] | None = None
+    base: Base | None = Field(None, description="Without it the replica's state at acceptance.")
+    on_conflict: Literal["reject", "merge", "overwrite"] | None = Field(
+        None,
+        description="Where the record was changed since `base`: reject, overwrite, or merge: only a field that both "
+        "changed is a conflict. Without it as the settings say, usually merge.",
+    )
     expires_at: str | None = Field(None, description="Given up on after it: ISO 8601 with an offset or Z.")
-    sender: str | None = Field(None, max_length=128)
-    reply_to: str | None = Field(None, max_length=1024)
-    correlation: str | None = Field(None, max_length=1024)
-    dry_run: bool | None = None
+    sender: str | None = Field(None, max_length=128, description="Who sends it, for people and the history.")
+    reply_to: str | None = Field(
+        None, max_length=1024, description="Where the result goes, too; the MQTT 5 Response Topic wins over it."
+    )
+    correlation: str | None = Field(None, max_length=1024, description="Given back in the result.")
+    dry_run: bool | None = Field(None, description="See above.")
 
     @field_validator("expires_at")
     @classmethod

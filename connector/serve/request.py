@@ -28,7 +28,7 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     reply_to: str | None = Field(None, description="Where the reply goes; the MQTT 5 Response Topic wins over it.")
-    correlation: str | None = Field(None, max_length=1024)
+    correlation: str | None = Field(None, max_length=1024, description="Given back in the reply.")
 
     _whole = field_validator("limit", "since", mode="before", check_fields=False)(whole)
 
