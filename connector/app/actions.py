@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from connector.app.schema import schema_document
 from connector.inbound.engine import Inbound
 from connector.mesh.envelope import result_document
 from connector.serve.control import Actions, Verification
@@ -56,6 +55,8 @@ def control_actions(
         return None if found is None else result_document(found)
 
     async def schema() -> Mapping[str, Any]:
+        from connector.app.schema import schema_document  # noqa: PLC0415 - a model per message, for who asks alone
+
         return schema_document(inbound.catalog.specs)
 
     return Actions(

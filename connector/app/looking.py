@@ -7,7 +7,6 @@ from typing import Any
 
 from connector.app.clock import wall_clock_ms
 from connector.app.org import Org
-from connector.app.page import own_word, run_page
 from connector.app.supervise import Job
 from connector.mesh.envelope import Envelope
 from connector.metrics.endpoint import ChangeFollower, MetricsEndpoint
@@ -57,6 +56,8 @@ def page_jobs(settings: Settings, health: Health) -> Mapping[str, Job]:
     """What serves the page; nothing where it is not enabled."""
     if not settings.web.enabled:
         return {}
+    from connector.app.page import own_word, run_page  # noqa: PLC0415 - with a web server: only where it is served
+
     version, since = distribution_version("salesforce-sync"), to_iso(wall_clock_ms())
     told = own_word(health.document, node=settings.node.name, version=version, since=since)
     return {"web.page": partial(run_page, settings, told)}
