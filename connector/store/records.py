@@ -54,9 +54,15 @@ class Records(Part):
         present = self.records(spec, wanted) if stored is None else stored
         new = [record for record_id, record in wanted.items() if record_id not in present]
         self._db.executemany(statements(spec).insert, (_row(names, record) for record in new))
+        updates: dict[str, list[tuple[Any, ...]]] = {}
         for record_id, record in wanted.items():
             if record_id in present:
-                self._update(spec, names, present[record_id], record)
+                differing = _differing(names, present[record_id], record)
+                if differing:
+                    update = update_statement(spec.table, tuple(differing))
+                    updates.setdefault(update, []).append((*differing.values(), record_id))
+        for update, bindings in updates.items():
+            self._db.executemany(update, bindings)
         self._index(spec, present, wanted.values())
 
     def _index(
@@ -80,15 +86,6 @@ class Records(Part):
             names,
             [Edit(rowid, *texts[record_id]) for record_id, rowid in rows if rowid <= filled],
         )
-
-    def _update(self, spec: ObjectSpec, names: Sequence[str], old: StoredRecord, new: StoredRecord) -> None:
-        before, after = old.values, new.values
-        differing = {name: after[name] for name in names if after[name] != before[name]}
-        own = zip(OWN_COLUMNS, _own(old), _own(new), strict=True)
-        differing.update((name, value) for name, known, value in own if known != value)
-        if differing:
-            update = update_statement(spec.table, tuple(differing))
-            self._db.execute(update, (*differing.values(), new.id))
 
     def reset_deleted(self, spec: ObjectSpec) -> None:
         """Set the version of every deleted record to 0: what comes next on it is newer, whatever its version."""
@@ -121,6 +118,15 @@ def stored_record(names: Sequence[str], booleans: Iterable[str], row: Sequence[A
         deleted_ms=ms_or_none(deleted_at),
         modified_ms=ms(modstamp),
     )
+
+
+def _differing(names: Sequence[str], old: StoredRecord, new: StoredRecord) -> dict[str, Any]:
+    """The columns whose values differ, with the new ones."""
+    before, after = old.values, new.values
+    differing = {name: after[name] for name in names if after[name] != before[name]}
+    own = zip(OWN_COLUMNS, _own(old), _own(new), strict=True)
+    differing.update((name, value) for name, known, value in own if known != value)
+    return differing
 
 
 def _texts(names: Sequence[str], record: StoredRecord | None) -> list[str | None] | None:

@@ -16,6 +16,7 @@ Only what SQLite 3.40 knows is used, so that the programs of Debian 12 can read 
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import groupby
 
 import apsw
 
@@ -88,10 +89,12 @@ def _write(connection: apsw.Connection, table: str, fields: Sequence[str], edits
     In the order of the rows: given a smaller rowid than the last, FTS5 writes down what it has gathered.
     """
     remove, insert = _statements(table, tuple(fields))
-    for edit in sorted(edits, key=lambda edit: edit.rowid):
-        if edit.before is not None:
-            connection.execute(remove, (edit.rowid, *edit.before))
-        connection.execute(insert, (edit.rowid, *edit.after))
+    for known, run in groupby(sorted(edits, key=lambda edit: edit.rowid), key=lambda edit: edit.before is not None):
+        if known:
+            both = ((edit.rowid, *(edit.before or ()), edit.rowid, *edit.after) for edit in run)
+            connection.executemany(f"{remove}; {insert}", both)
+        else:
+            connection.executemany(insert, ((edit.rowid, *edit.after) for edit in run))
 
 
 @lru_cache(maxsize=256)
