@@ -3,6 +3,7 @@
 All of it is memory only and bounded. What is forgotten costs a read of the record, never a wrong one.
 """
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -75,7 +76,8 @@ class Bounded(Generic[K, V]):
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._entries: dict[K, V] = {}
+        # A plain dict looks for its oldest entry behind all places of those that are gone.
+        self._entries: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K) -> V | None:
         """The entry, or None where there is none (any more)."""
@@ -83,10 +85,10 @@ class Bounded(Generic[K, V]):
 
     def set(self, key: K, value: V) -> None:
         """Add or move to the end."""
-        self._entries.pop(key, None)
         self._entries[key] = value
+        self._entries.move_to_end(key)
         if len(self._entries) > self._limit:
-            del self._entries[next(iter(self._entries))]
+            self._entries.popitem(last=False)
 
     def clear(self) -> None:
         """Forget everything."""
