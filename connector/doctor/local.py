@@ -3,7 +3,7 @@
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,12 @@ from connector.store.reader import ReadOnlyReplica
 PUBSUB_LIBRARIES = ("grpc", "fastavro")
 LITTLE_SPACE_BYTES = 500 * 1024**2
 NO_SPACE_BYTES = 50 * 1024**2
+
+# Where systemd looks for what `LoadCredential=` names. Source: systemd.exec(5), "CREDENTIALS".
+CREDENTIAL_STORES = tuple(
+    Path(folder) / store for folder in ("/etc", "/run", "/usr/lib") for store in ("credstore", "credstore.encrypted")
+)
+_CREDENTIAL = "salesforce-sync."
 
 _NOT_THE_OWNERS = stat.S_IRWXG | stat.S_IRWXO
 _MIB = 1024**2
@@ -72,15 +78,18 @@ def settings_in_short(settings: Settings) -> Finding:
     return Finding("settings", "ok", f"objects {listed(settings.synced())}; stream {stream}")
 
 
-def secret_files(directory: Path, settings: Settings | None, *, fix: bool = False) -> Iterator[Finding]:
+def secret_files(
+    directory: Path, settings: Settings | None, *, fix: bool = False, stores: Sequence[Path] = CREDENTIAL_STORES
+) -> Iterator[Finding]:
     """Files that hold secrets must be their owner's alone.
 
     Args:
         directory: Where `.env` is.
         settings: Name the others; None if they cannot be read.
         fix: Close those that are ours.
+        stores: Folders from which systemd takes a service's credentials.
     """
-    paths = [directory / ".env"]
+    paths = [directory / ".env", *_credentials(stores)]
     if settings is not None:
         paths.append(settings.storage.path.with_name("refresh_token.json"))
         if settings.secrets.sf_private_key_file:
@@ -97,6 +106,13 @@ def secret_files(directory: Path, settings: Settings | None, *, fix: bool = Fals
     if not open_files:
         message = f"{listed(map(str, there))}: open to the owner alone" if there else "no file holds any"
         yield Finding("secrets", "ok", message)
+
+
+def _credentials(stores: Sequence[Path]) -> Iterator[Path]:
+    """The service's credentials, as far as we can see into their folders; those of a folder closed to us are closed."""
+    for store in stores:
+        if os.access(store, os.X_OK):
+            yield from (store / f"{_CREDENTIAL}{name.upper()}" for name in Secrets.model_fields)
 
 
 def _closed(path: Path) -> bool:
@@ -159,7 +175,7 @@ async def broker(settings: Settings) -> list[Finding]:
     try:
         # A name of its own: with the daemon's the broker would end the daemon's connection.
         name = f"{mqtt.client_id or f'salesforce-sync-{settings.node.name}'}-doctor"
-        refused = await probe(mqtt, settings.secrets, name, topics=Topics(root=mqtt.root))
+        visit = await probe(mqtt, settings.secrets, name, topics=Topics(root=mqtt.root))
     except ConfigError as error:
         return [Finding("settings", "fail", problem, "name a file with CA certificates") for problem in error.problems]
     except BrokerRefused as error:
@@ -168,13 +184,14 @@ async def broker(settings: Settings) -> list[Finding]:
     except TransientError as error:
         mend = "check mqtt.host, mqtt.port and mqtt.tls, and that the broker runs"
         return [Finding("broker", "fail", f"{where} cannot be reached: {error}", mend)]
-    found = [Finding("broker", "ok", f"{where} takes us (MQTT {mqtt.protocol}{', TLS' if mqtt.tls else ''})")]
+    takes_us = f"{where} takes us (MQTT {mqtt.protocol}{', TLS' if mqtt.tls else ''})"
+    found = [Finding("broker", "ok", f"{takes_us}: {visit.version or 'it does not tell its version'}")]
     if settings.secrets.mqtt_password.get_secret_value() and _in_clear(mqtt):
         message = f"the password goes to {where} in clear"
         found.append(Finding("broker", "warn", message, "set mqtt.tls = true and the broker's TLS port"))
-    if refused:
+    if visit.refused:
         mend = "give this user the rights of deploy/mosquitto/acl"
-        found.append(Finding("broker", "fail", f"{where} does not let us use {listed(refused)}", mend))
+        found.append(Finding("broker", "fail", f"{where} does not let us use {listed(visit.refused)}", mend))
     if settings.secrets.mqtt_username and await _takes_anybody(mqtt, f"{name}-nobody"):
         mend = "set allow_anonymous false at the broker"
         found.append(Finding("broker", "warn", f"{where} lets clients in without a password", mend))

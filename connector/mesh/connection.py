@@ -9,7 +9,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -36,6 +36,9 @@ INBOX_LIMIT = 2 * RECEIVE_MAXIMUM
 # QoS 0 is not bounded by the receive maximum: beyond this it is dropped, so that it never crowds out the rest.
 INBOX_LIMIT_QOS0 = RECEIVE_MAXIMUM // 2
 _LAST_MESSAGE_TIMEOUT_S = 2.0
+# Where a broker tells what it is, if it does and lets us read it. Source: mosquitto(8), "BROKER STATUS".
+_VERSION_TOPIC = "$SYS/broker/version"
+_VERSION_CHARACTERS = 100
 # What dialling, subscribing and the birth message may take beyond their own time-outs on a machine under load.
 _PATIENCE_S = 60.0
 
@@ -253,7 +256,20 @@ class MeshConnection:
         )
 
 
-async def probe(settings: MqttSettings, secrets: Secrets, client_id: str, *, topics: Topics | None = None) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What a short visit to a broker has shown.
+
+    Attributes:
+        refused: Topics and filters of the daemon's that the broker refuses.
+        version: What the broker says it is; None: nothing.
+    """
+
+    refused: Sequence[str] = ()
+    version: str | None = None
+
+
+async def probe(settings: MqttSettings, secrets: Secrets, client_id: str, *, topics: Topics | None = None) -> Visit:
     """Connect and leave again, without a session or a trace on the status topic.
 
     Args:
@@ -261,7 +277,7 @@ async def probe(settings: MqttSettings, secrets: Secrets, client_id: str, *, top
         secrets: What opens it.
         client_id: Of this visit.
         topics: Try to subscribe to what the daemon takes, and to publish an empty reply that nobody asked for; the
-            answer names what the broker refuses. None: only connect.
+            visit names what the broker refuses. None: only connect.
 
     Raises:
         LinkDown: The broker cannot be reached.
@@ -271,11 +287,18 @@ async def probe(settings: MqttSettings, secrets: Secrets, client_id: str, *, top
     tls = await asyncio.to_thread(tls_context, settings)
     dialer = ThreadPoolExecutor(1, thread_name_prefix="mesh-dial")
     try:
-        link = Link(link_settings(settings, secrets, client_id, tls), lambda _delivery, _qos: True)
+        told: list[str] = []
+
+        def received(delivery: Delivery, _qos: int) -> bool:
+            if delivery.topic == _VERSION_TOPIC:
+                told.append(delivery.payload[:_VERSION_CHARACTERS].decode(errors="replace"))
+            return True
+
+        link = Link(link_settings(settings, secrets, client_id, tls), received)
         await link.open(dialer)
         refused = [] if topics is None else await _refused(link, topics)
         await link.close()
-        return refused
+        return Visit(refused, told[0] if told else None)
     finally:
         dialer.shutdown(wait=False, cancel_futures=True)
 
@@ -288,6 +311,8 @@ async def _publish(link: Link, message: Message) -> None:
 
 
 async def _refused(link: Link, topics: Topics) -> list[str]:
+    # What the broker retains there comes before its answer to the message below.
+    await link.subscribe([_VERSION_TOPIC])
     refused = list(await link.subscribe(topics.subscriptions()))
     reply = Message(topic=topics.reply("doctor"), payload=b"")
     try:

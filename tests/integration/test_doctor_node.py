@@ -64,7 +64,9 @@ async def test_rights_that_the_broker_withholds_are_found(make_broker: BrokerFac
     users = {"salesforce-sync": "right"}
     shipped = SHIPPED_ACL.read_text(encoding="utf-8").splitlines()
     broker = await make_broker(BrokerOptions(users=users, acl=shipped))
-    assert {finding.state for finding in await local.broker(settings_of(broker.port))} == {"ok"}
+    (taken,) = await local.broker(settings_of(broker.port))
+    assert taken.state == "ok"
+    assert "mosquitto version 2." in taken.message
     broker = await make_broker(BrokerOptions(users=users, acl=["user salesforce-sync", f"topic read {ROOT}/#"]))
     found = [finding for finding in await local.broker(settings_of(broker.port)) if finding.state == "fail"]
     assert len(found) == 1
@@ -88,6 +90,21 @@ def test_modes_are_mended_on_request(tmp_path: Path) -> None:
     assert found.state == "warn"
     (mended,) = local.secret_files(tmp_path, None, fix=True)
     assert mended.state == "ok"
+    assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_credentials_that_systemd_hands_out_are_looked_at(tmp_path: Path) -> None:
+    """Each file of a folder that lets us in; one that does not is closed as a whole, whatever is in it."""
+    store, secret = tmp_path / "credstore", tmp_path / "credstore" / "salesforce-sync.SF_CLIENT_SECRET"
+    store.mkdir()
+    (store / "another.service").write_text("x")
+    stores = (store, tmp_path / "credstore.encrypted")
+    assert [f.state for f in local.secret_files(tmp_path, None, stores=stores)] == ["ok"]
+    secret.write_text("x")
+    secret.chmod(0o640)
+    (found,) = local.secret_files(tmp_path, None, stores=stores)
+    assert (found.state, found.mend) == ("warn", f"chmod 600 {secret}")
+    assert [f.state for f in local.secret_files(tmp_path, None, fix=True, stores=stores)] == ["ok"]
     assert secret.stat().st_mode & 0o777 == 0o600
 
 
