@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 RETENTION_EVERY_S = 60.0
 RETENTION_ROWS = 500
-# Four times what a WAL is cut to: it stays above that only while a reader keeps an old state in use.
+# Twice what a WAL is cut to: it stays above that only while a reader keeps an old state in use.
 MUCH_WAL_BYTES = 64 * 1024 * 1024
 
 

@@ -22,14 +22,17 @@ T = TypeVar("T")
 
 log = structlog.get_logger()
 
+# Of a new file. A commit writes every page that it touched, whole, and a change alone touches a few bytes of each.
+PAGE_BYTES = 1024
+# The WAL is copied back, in one go, when it is so long: a page that many changes touch is then written once for all.
+WAL_BYTES = 32 * 1024 * 1024
 # FULL: an acknowledged command and an acknowledged change must survive a power cut, so each commit waits for the disk.
-# The WAL is copied back every 4,000 pages (16 MB), so that a page that many changes touch is written back once for all
-# of them; it is cut to that size after a longer transaction.
-_PRAGMAS = """
+# The WAL is cut to the length that it usually has: were it to grow anew each time, so would the file system's journal.
+_PRAGMAS = f"""
 PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = ON;
-PRAGMA wal_autocheckpoint = 4000;
-PRAGMA journal_size_limit = 16777216;
+PRAGMA wal_autocheckpoint = 30000;
+PRAGMA journal_size_limit = {WAL_BYTES};
 PRAGMA cache_size = -16384;
 PRAGMA analysis_limit = 1000;
 PRAGMA trusted_schema = OFF;
@@ -125,6 +128,7 @@ class Session:
         connection = apsw.Connection(str(self._path), statementcachesize=_CACHED_STATEMENTS)
         self._connection = connection
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}").fetchall()  # a file that is there keeps its own
         if connection.execute("PRAGMA journal_mode = WAL").get != "wal":
             raise StoreUnusable(f"{self._path}: its file system cannot hold a WAL: set storage.path to a local disk")
         # apsw stops a script at the first row that it answers, until that is fetched.

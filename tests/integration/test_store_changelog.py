@@ -1,6 +1,8 @@
 """The change log: numbers, order, what can be asked of it."""
 
-from collections.abc import Iterator, Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,12 @@ from typing import Any
 import apsw
 import pytest
 
-from connector.model.change import CommitInfo, Operation, Origin
+from connector.model.change import Change, CommitInfo, Operation, Origin
 from connector.ports import Unit
 from connector.store import ReadOnlyReplica, Session
-from connector.store.changelog import BLOCK
+from connector.store.changelog import BLOCK, RECORD_BLOCK
 from connector.store.queries import load
+from connector.store.unit import StoreUnit
 from tests.store_nouns import DAY_MS, NOW_MS, WIDGET, change, record, record_id
 
 
@@ -86,6 +89,54 @@ def test_an_objects_changes_are_found_among_those_of_others(session: Session, tm
     blocks = apsw.Connection(str(tmp_path / "replica.db"), flags=apsw.SQLITE_OPEN_READONLY)
     assert blocks.execute("SELECT min(block) FROM change_block").get == young // BLOCK
     blocks.close()
+
+
+def test_a_records_changes_are_found_across_blocks(session: Session) -> None:
+    """The index by id has blocks of versions; what is asked for may lie in several, or begin within one."""
+    first = 2 * RECORD_BLOCK - 3
+    session.run(lambda unit: unit.restart_log(first - 1, NOW_MS))
+    values = [{"Name": str(number)} for number in range(6)]
+    given = [change(number % 2, before=values[number - 1], after=values[number]) for number in range(1, 6)]
+    session.run(lambda unit: unit.append(given))
+    odd = [first, first + 2, first + 4]
+
+    def versions(changes: Sequence[Change]) -> list[int | None]:
+        return [c.version for c in changes]
+
+    def work(unit: Unit) -> None:
+        assert isinstance(unit, StoreUnit)
+        one = ("Widget__c", record_id(1))
+        assert versions(unit.history(*one, 10)) == odd[::-1]
+        assert versions(unit.history(*one, 1)) == odd[-1:]
+        assert [versions(unit.record_changes(*one, since, 10)) for since in (0, first, odd[2])] == [odd, odd[1:], []]
+        assert versions(unit.record_changes(*one, 0, 2)) == odd[:2]
+        assert unit.changed_since(*one, first) == {"Name": "2"}
+        assert unit.changed_since(*one, odd[2]) == {}
+        assert unit.version_at(*one, NOW_MS) == odd[2]
+        assert unit.history("Widget__c", record_id(2), 10) == []
+
+    session.run(work)
+
+
+def test_an_empty_log_has_no_history(session: Session) -> None:
+    """There is no block to look into."""
+
+    def work(unit: Unit) -> None:
+        assert isinstance(unit, StoreUnit)
+        assert unit.history("Widget__c", record_id(1), 10) == []
+        assert unit.version_at("Widget__c", record_id(1), NOW_MS) == 0
+
+    session.run(work)
+
+
+def test_what_others_ask_by_id_walks_the_index(session: Session, tmp_path: Path) -> None:
+    """docs/reading.md shows it; by another SQLite than ours, which is told how the index lies."""
+    session.run(lambda unit: unit.append([change(number) for number in range(10)]))
+    with closing(sqlite3.connect(f"file:{tmp_path / 'replica.db'}?mode=ro", uri=True)) as other:
+        query = "SELECT version FROM change WHERE id = ?"
+        ((*_, step),) = other.execute(f"EXPLAIN QUERY PLAN {query}", (record_id(3),)).fetchall()
+        assert step.endswith("INDEX change_id (ANY(<expr>) AND id=?)")
+        assert other.execute(query, (record_id(3),)).fetchall() == [(4,)]
 
 
 def test_the_public_columns_read_as_the_contract_says(session: Session, tmp_path: Path) -> None:

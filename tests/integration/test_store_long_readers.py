@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from connector.app import retention
 from connector.store import Session
+from connector.store.session import WAL_BYTES
 from tests.store_nouns import WIDGET, record, record_id
 
 _ROWS = 2000
@@ -72,7 +73,7 @@ def test_a_long_reader_holds_nothing_up(tmp_path: Path) -> None:
             assert reader.stdout.readline().strip() == f"({_ROWS}, 0)"
         written(session, size + 1)  # is copied back, and the file begun again
         written(session, size + 2)
-        assert wal.stat().st_size <= 16 * 1024 * 1024
+        assert wal.stat().st_size <= WAL_BYTES
         with capture_logs() as logs:
             retention.watch_wal(path)
         assert logs == []

@@ -200,7 +200,8 @@ def test_a_commit_waits_for_the_disk_and_the_wal_is_bounded(tmp_path: Path) -> N
         connection = session._connection
         assert connection is not None
         pragmas = ("synchronous", "foreign_keys", "wal_autocheckpoint", "journal_size_limit", "busy_timeout")
-        assert [connection.execute(f"PRAGMA {name}").get for name in pragmas] == [2, 1, 4000, 16777216, 5000]
+        assert [connection.execute(f"PRAGMA {name}").get for name in pragmas] == [2, 1, 30000, 2**25, 5000]
+        assert connection.execute("PRAGMA page_size").get == 1024
 
 
 @pytest.fixture

@@ -30,7 +30,13 @@ SELECT origin FROM change WHERE version = ?;
 SELECT min(version) FROM change;
 
 -- name: before_since
-SELECT changed, before FROM change WHERE id = :id AND object = :object AND version > :version ORDER BY version;
+WITH RECURSIVE block (n) AS (
+    SELECT max(:version, (SELECT min(version) FROM change)) >> 14
+    UNION ALL
+    SELECT n + 1 FROM block WHERE n < (SELECT max(version) FROM change) >> 14
+)
+SELECT changed, before FROM block CROSS JOIN change ON change.version >> 14 = block.n AND change.id = :id
+WHERE object = :object AND version > :version ORDER BY version;
 
 -- name: corrected
 -- An event tells its commit, a read does not, whoever made the change.
@@ -43,8 +49,13 @@ WHERE change_block.object = :object AND change_block.block >= (:since + 1) / 64
 
 -- name: version_at
 -- Whole seconds: that is all `LastModifiedDate` tells, and the commit comes after it.
-SELECT coalesce(max(version), 0) FROM change
-WHERE id = :id AND object = :object AND substr(committed_at, 1, 19) <= substr(:until, 1, 19);
+WITH RECURSIVE block (n) AS (
+    SELECT (SELECT min(version) FROM change) >> 14
+    UNION ALL
+    SELECT n + 1 FROM block WHERE n < (SELECT max(version) FROM change) >> 14
+)
+SELECT coalesce(max(version), 0) FROM block CROSS JOIN change ON change.version >> 14 = block.n AND change.id = :id
+WHERE object = :object AND substr(committed_at, 1, 19) <= substr(:until, 1, 19);
 
 -- name: since
 SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
@@ -61,14 +72,27 @@ WHERE change_block.object = :object AND change_block.block >= (:since + 1) / 64
 ORDER BY change_block.block, change.version LIMIT :limit;
 
 -- name: since_of_record
+-- The changes of a record: block by block, as index `change_id` has them.
+WITH RECURSIVE block (n) AS (
+    SELECT max(:since, (SELECT min(version) FROM change)) >> 14
+    UNION ALL
+    SELECT n + 1 FROM block WHERE n < (SELECT max(version) FROM change) >> 14
+)
 SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
     committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
-FROM change WHERE id = :id AND object = :object AND version > :since ORDER BY version LIMIT :limit;
+FROM block CROSS JOIN change ON change.version >> 14 = block.n AND change.id = :id
+WHERE object = :object AND version > :since ORDER BY version LIMIT :limit;
 
 -- name: history
+WITH RECURSIVE block (n) AS (
+    SELECT (SELECT min(version) FROM change) >> 14
+    UNION ALL
+    SELECT n + 1 FROM block WHERE n < (SELECT max(version) FROM change) >> 14
+)
 SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
     committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
-FROM change WHERE id = :id AND object = :object ORDER BY version DESC LIMIT :limit;
+FROM block CROSS JOIN change ON change.version >> 14 = block.n AND change.id = :id
+WHERE object = :object ORDER BY version DESC LIMIT :limit;
 
 -- name: newest
 SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
