@@ -9,6 +9,7 @@ import pytest
 from connector.errors import StoreBusy, StoreFull
 from connector.ports import Unit
 from connector.store import ReadOnlyReplica, Session
+from connector.store.session import WAL_BYTES
 from tests.store_nouns import NOW_MS, WIDGET, change, command, record
 
 
@@ -69,9 +70,9 @@ def test_a_write_lock_held_elsewhere_is_waited_for_then_told(session: Session, t
 def test_the_wal_is_cut_after_a_long_transaction(session: Session, tmp_path: Path) -> None:
     """One large unit must not leave its size on the disk for good."""
     wal = tmp_path / "replica.db-wal"
-    session.run(lambda unit: unit.put(WIDGET, [record(n, Name="x" * 2000) for n in range(20_000)]))
-    assert wal.stat().st_size > 32 << 20
+    session.run(lambda unit: unit.put(WIDGET, [record(n, Name="x" * 2000) for n in range(30_000)]))
+    assert wal.stat().st_size > WAL_BYTES
     for number in range(3):
         session.run(lambda unit: unit.set_cursor("x", "1", NOW_MS))
         assert number >= 0
-    assert wal.stat().st_size <= 16 << 20
+    assert wal.stat().st_size <= WAL_BYTES

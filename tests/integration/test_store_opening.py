@@ -11,10 +11,10 @@ import pytest
 from connector.errors import StoreUnusable
 from connector.store import ReadOnlyReplica, Session
 from connector.store.migrate import APPLICATION_ID, SCHEMA_VERSION
+from connector.store.session import PAGE_BYTES, WAL_BYTES
 from tests.store_nouns import NOW_MS, WIDGET, change, command, record
 
 Spoil = Callable[[Path], None]
-PAGE = 4096
 
 
 def fill(path: Path) -> None:
@@ -29,7 +29,7 @@ def not_sqlite(path: Path) -> None:
 
 
 def zeroed(path: Path) -> None:
-    path.write_bytes(b"\0" * PAGE * 3)
+    path.write_bytes(b"\0" * PAGE_BYTES * 3)
 
 
 def of_another_program(path: Path) -> None:
@@ -53,21 +53,21 @@ def newer(path: Path) -> None:
 
 def truncated(path: Path) -> None:
     fill(path)
-    os.truncate(path, path.stat().st_size // 2 // PAGE * PAGE)
+    os.truncate(path, path.stat().st_size // 2 // PAGE_BYTES * PAGE_BYTES)
 
 
 def scribbled_on(path: Path) -> None:
     fill(path)
     data = bytearray(path.read_bytes())
-    middle = len(data) // 2 // PAGE * PAGE
-    data[middle : middle + PAGE * 4] = b"\xa5" * PAGE * 4
+    middle = len(data) // 2 // PAGE_BYTES * PAGE_BYTES
+    data[middle : middle + PAGE_BYTES * 4] = b"\xa5" * PAGE_BYTES * 4
     path.write_bytes(data)
 
 
 def head_damaged(path: Path) -> None:
     fill(path)
     data = bytearray(path.read_bytes())
-    data[100:PAGE] = b"\xa5" * (PAGE - 100)
+    data[100:PAGE_BYTES] = b"\xa5" * (PAGE_BYTES - 100)
     path.write_bytes(data)
 
 
@@ -200,8 +200,8 @@ def test_a_commit_waits_for_the_disk_and_the_wal_is_bounded(tmp_path: Path) -> N
         connection = session._connection
         assert connection is not None
         pragmas = ("synchronous", "foreign_keys", "wal_autocheckpoint", "journal_size_limit", "busy_timeout")
-        assert [connection.execute(f"PRAGMA {name}").get for name in pragmas] == [2, 1, 30000, 2**25, 5000]
-        assert connection.execute("PRAGMA page_size").get == 1024
+        assert [connection.execute(f"PRAGMA {name}").get for name in pragmas] == [2, 1, 30000, WAL_BYTES, 5000]
+        assert connection.execute("PRAGMA page_size").get == PAGE_BYTES
 
 
 @pytest.fixture
