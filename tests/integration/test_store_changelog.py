@@ -129,9 +129,10 @@ def test_an_empty_log_has_no_history(session: Session) -> None:
     session.run(work)
 
 
-def test_what_others_ask_by_id_walks_the_index(session: Session, tmp_path: Path) -> None:
+def test_what_others_ask_by_id_walks_the_index(tmp_path: Path) -> None:
     """docs/reading.md shows it; by another SQLite than ours, which is told how the index lies."""
-    session.run(lambda unit: unit.append([change(number) for number in range(10)]))
+    with Session(tmp_path / "replica.db") as session:
+        session.run(lambda unit: unit.append([change(number) for number in range(10)]))
     with closing(sqlite3.connect(f"file:{tmp_path / 'replica.db'}?mode=ro", uri=True)) as other:
         query = "SELECT version FROM change WHERE id = ?"
         ((*_, step),) = other.execute(f"EXPLAIN QUERY PLAN {query}", (record_id(3),)).fetchall()
