@@ -272,8 +272,9 @@ class Relay:
         failed = next((i for i, o in enumerate(outcomes) if isinstance(o, TransientError)), None)
         done = len(entries) if failed is None else failed
         parked = [str(o) for o in outcomes[:done] if o is not None]
+        now_s = asyncio.get_running_loop().time()
         for entry in entries[:done]:
-            self._settle(entry)
+            self._settle(entry, now_s)
         self._page = self._page[done:]
         if parked:
             self.parked_count += len(parked)
@@ -287,7 +288,7 @@ class Relay:
         self._wait_s = BACKOFF_FIRST_S
         return True
 
-    def _settle(self, entry: _Entry) -> None:
+    def _settle(self, entry: _Entry, now_s: float) -> None:
         """The broker has it, or never will: the next turn marks it."""
         done = self._acknowledged
         if entry.is_signal:
@@ -295,7 +296,7 @@ class Relay:
         elif entry.change is not None:
             at_ms = self._now_ms() if entry.acknowledged_ms is None else entry.acknowledged_ms
             self._last = entry.change.version
-            done.add(self._last, at_ms, asyncio.get_running_loop().time())
+            done.add(self._last, at_ms, now_s)
             self._signals.count_updated(entry.change.object)
         elif entry.message_id is not None:
             done.message_ids.append(entry.message_id)
