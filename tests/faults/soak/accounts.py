@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from connector.devorg.commits import Commit, RowChange
 from connector.outbound.view import CLOCK_SKEW_MS
-from tests.faults.soak.commands import FINAL, JOBS, KEYED, MARKED, OURS, Asked
+from tests.faults.soak.commands import FINAL, JOBS, KEYED, MARKED, OURS, Asked, Lost
 from tests.faults.soak.plan import SETTLE_S
 
 # Stamps are whole seconds, and so is what the org tells of its clock.
@@ -44,23 +44,42 @@ class Deeds:
         return found
 
     def tells_nothing_of(self, one: Asked) -> bool:
-        """Whether an expired command whose answer was lost has left nothing to tell whether it was carried out.
+        """Whether a command whose answer was lost has left nothing to tell whether it was carried out.
 
-        Its record is gone or was written to since, or it may be under way in the org.
+        An upsert, whose record went since. One that expired: its record is gone or was written to since, or it may be
+        under way in the org.
         """
-        if one.lost is None or one.body.get("expires_at") is None:
+        if one.lost is None:
+            return False
+        if one.operation == "upsert" and self._went(one.body["external_id"], one.lost):
+            return True
+        if one.body.get("expires_at") is None:
             return False
         if not SETTLE_S * 1000 + _ROUNDED_MS < one.lost.waited_ms < _CLOCK_WAS_SET_MS:
             return True
         record_id = one.body.get("id") or (one.final or {}).get("id")
-        told_ms = one.lost.began_ms - CLOCK_SKEW_MS - _ROUNDED_MS
+        told_ms = _told_ms(one.lost)
         own = [(commit, change) for commit in self.commits for change in commit.changes if change.id == record_id]
         return not own or any(commit.commit_ms > told_ms or change.kind == "DELETE" for commit, change in own)
+
+    def _went(self, key: Mapping[str, str], lost: Lost) -> bool:
+        """Whether a record with this external id was deleted since the command was sent."""
+        return any(
+            change.kind == "DELETE" and change.after.get(key["field"]) == key["value"]
+            for commit in self.commits
+            if commit.commit_ms > _told_ms(lost)
+            for change in commit.changes
+        )
 
     def was_gone(self, record_id: str, later: RowChange) -> bool:
         """Whether nothing showed any more that there had been a record when this was written."""
         at = next(at for at, commit in enumerate(self.commits) if any(change is later for change in commit.changes))
         return self.purged.get(record_id, at + 1) <= at
+
+
+def _told_ms(lost: Lost) -> int:
+    """What was committed later may have come after the command; by the org's clock."""
+    return lost.began_ms - CLOCK_SKEW_MS - _ROUNDED_MS
 
 
 def wrong_accounts(asked: Mapping[str, Asked], deeds: Deeds, live: Collection[str], *, doubled: bool) -> Iterator[str]:
