@@ -6,7 +6,7 @@ happened. A Bulk result is one long read under one fence; resumed in a later run
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -21,10 +21,11 @@ from connector.inbound.progress import LoadState, PollMark
 from connector.inbound.rounds import Backoff, Stopwatch, Tools, is_stale, last_id, readable
 from connector.inbound.values import csv_reader
 from connector.model.change import Origin
+from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
 from connector.model.record import ReadRecord
 from connector.model.times import to_iso, to_ms
-from connector.ports import Purpose, Unit
+from connector.ports import Purpose, QueryPage, Unit
 
 log = structlog.get_logger()
 
@@ -174,19 +175,39 @@ class Loader:
         return begun
 
     async def _by_rest(self, spec: ObjectSpec, state: LoadState) -> LoadState:
-        columns = ", ".join(spec.read_fields())
-        while True:
-            where = f" WHERE Id > '{state.after}'" if state.after else ""
-            soql = f"SELECT {columns} FROM {spec.name}{where} ORDER BY Id LIMIT {PAGE_ROWS}"  # noqa: S608  # API names and an id, all checked
-            with self._tools.applying.fences.open(spec.name) as fence:
-                page = await self._tools.org.query(soql, Purpose.LOAD)
+        """While a page is stored the next one is asked for: what of the time is ours hides behind the org's."""
+        async with contextlib.AsyncExitStack() as asking:
+            fence, asked = await asking.enter_async_context(self._asking(spec, state.after))
+            while True:
+                page = await asked
                 if not page.records:
                     return state
-                reads = await readable(self._tools, spec, page.records)
+                own_fence, storing = fence, asking.pop_all()
                 state = replace(state, after=last_id(page.records), done=state.done + len(page.records))
-                state = await self._page(spec, reads, fence, state)
-            if page.next_url is None and len(page.records) < PAGE_ROWS:
-                return state
+                last = page.next_url is None and len(page.records) < PAGE_ROWS
+                async with storing:
+                    if not last:
+                        fence, asked = await asking.enter_async_context(self._asking(spec, state.after))
+                    reads = await readable(self._tools, spec, page.records)
+                    state = await self._page(spec, reads, own_fence, state)
+                if last:
+                    return state
+
+    @contextlib.asynccontextmanager
+    async def _asking(
+        self, spec: ObjectSpec, after: RecordId | None
+    ) -> AsyncIterator[tuple[ReadFence, asyncio.Task[QueryPage]]]:
+        """A page that is being asked for, and the fence that was opened before; nobody waits for it afterwards."""
+        where = f" WHERE Id > '{after}'" if after else ""
+        columns = ", ".join(spec.read_fields())
+        soql = f"SELECT {columns} FROM {spec.name}{where} ORDER BY Id LIMIT {PAGE_ROWS}"  # noqa: S608  # API names and an id, all checked
+        with self._tools.applying.fences.open(spec.name) as fence:
+            asked = asyncio.create_task(self._tools.org.query(soql, Purpose.LOAD), name=f"load.{spec.name}")
+            try:
+                yield fence, asked
+            finally:
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
 
     async def _by_bulk(self, spec: ObjectSpec, state: LoadState) -> LoadState:
         known = state.job is None or state.job in self._own_jobs
