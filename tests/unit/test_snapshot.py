@@ -1,10 +1,11 @@
 """First loads: everything once, resumable, and not overtaken by what the stream tells meanwhile."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from connector.errors import LinkDown, OrgRefused
+from connector.errors import LinkDown, OrgRefused, StoreFull
 from connector.inbound.snapshot import LoadRules
 from connector.model.change import Operation, Origin
 from connector.model.times import to_iso
@@ -85,6 +86,45 @@ async def test_a_rest_load_resumes_at_the_last_id(
         await loaded(way)
         assert f"WHERE Id > '{record_id(9)}'" in org.queries[0]
         assert len(org.queries) == 2
+        assert await way.equals_org()
+
+
+async def test_a_page_is_asked_for_while_the_last_one_is_stored(
+    tmp_path: Path, org: FakeOrg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither waits for the other; the position is behind what is stored all the same."""
+    monkeypatch.setattr("connector.inbound.snapshot.PAGE_ROWS", 10)
+    stored: list[str | None] = []
+    async with opened(tmp_path / "r.db", org) as way:
+
+        async def look() -> None:
+            stored.append((await way.cursor("load:Contact")).get("after"))
+
+        org.after["query"].extend([lambda: None, look, look, look])  # behind the count, each page
+        await loaded(way)
+        assert stored == [None, None, record_id(9)]
+        assert await way.equals_org()
+
+
+async def test_a_page_that_cannot_be_stored_leaves_no_question_behind(
+    tmp_path: Path, org: FakeOrg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The load ends with the store's error, and nobody waits for the page that was asked for meanwhile."""
+    monkeypatch.setattr("connector.inbound.snapshot.PAGE_ROWS", 10)
+    async with opened(tmp_path / "r.db", org) as way:
+        org.after["query"].extend([lambda: None, lambda: None, asyncio.Event().wait])  # the second page never comes
+        store = way.inbound.loader._page
+
+        async def full(*_: object) -> None:
+            await until(lambda: len(org.queries) == 3)
+            raise StoreFull("no room")
+
+        monkeypatch.setattr(way.inbound.loader, "_page", full)
+        with pytest.raises(StoreFull):
+            await loaded(way)
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "load.Contact"]
+        monkeypatch.setattr(way.inbound.loader, "_page", store)
+        await loaded(way)
         assert await way.equals_org()
 
 
