@@ -138,7 +138,7 @@ def apply_reads(
         )
         work.take(spec, read.id, outcome)
         if not raced or outcome.record is not None:
-            work.sources[spec.name, read.id] = Source.READ
+            work.sources[read.id] = Source.READ
     for record_id in absent:
         stored = rows.get(record_id)
         if stored is None:
@@ -168,9 +168,9 @@ class _Work:
         self._echoes: dict[str, Echoes] = {}
         self._marks: list[DirtyRecord] = []
         self._marked: set[tuple[str, RecordId]] = set()
-        self.sources: dict[tuple[str, RecordId], Source] = {}
+        self.sources: dict[RecordId, Source] = {}
         self._asked: dict[str, int | None] = {}
-        self._seen: dict[tuple[str, int, RecordId], None] = {}
+        self._seen: dict[str, None] = {}
         self.applied = Applied()
 
     def load(self, batch: Iterable[DecodedEvent]) -> None:
@@ -206,7 +206,7 @@ class _Work:
                 rows.get(record_id),
                 event,
                 record_id,
-                source=self._source(event.entity, record_id, rows.get(record_id)),
+                source=self._source(record_id, rows.get(record_id)),
                 now_ms=self.now_ms,
                 read_ms=None if record_id in rows else self._asked_ms(event.entity),
             )
@@ -216,7 +216,7 @@ class _Work:
             self.take(spec, record_id, outcome)
             self.touched[event.entity].add(record_id)
             if outcome.record is not None:
-                self.sources[event.entity, record_id] = Source.STREAM
+                self.sources[record_id] = Source.STREAM
             elif outcome.dirty is None:
                 self._unchanged(spec, record_id)
             if outcome.change is not None:
@@ -268,8 +268,8 @@ class _Work:
         # Nothing below fails: what is remembered has been written.
         for name, ids in self.touched.items():
             self._context.fences.note(name, ids, own)
-        for key, source in self.sources.items():
-            memory.sources.set(key, source)
+        for record_id, source in self.sources.items():
+            memory.sources.set(record_id, source)
         for seen in self._seen:
             memory.seen.set(seen, value=True)
         self.applied.changes.update(c.object for c in self._changes)
@@ -293,17 +293,16 @@ class _Work:
         commit = event.commit
         if commit.transaction is None or commit.sequence is None:
             return False
-        key = (commit.transaction, commit.sequence, record_id)
+        key = f"{commit.transaction}/{commit.sequence}/{record_id}"
         if key in self._seen or self._context.memory.seen.get(key):
             return True
         self._seen[key] = None
         return False
 
-    def _source(self, name: str, record_id: RecordId, stored: StoredRecord | None) -> Source | None:
+    def _source(self, record_id: RecordId, stored: StoredRecord | None) -> Source | None:
         if stored is None:
             return None
-        key = (name, record_id)
-        known = self.sources.get(key) or self._context.memory.sources.get(key)
+        known = self.sources.get(record_id) or self._context.memory.sources.get(record_id)
         # A row of version 0 was loaded and has not been changed by an event since.
         return known or (Source.READ if stored.version == 0 else None)
 

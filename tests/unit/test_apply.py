@@ -232,7 +232,7 @@ async def test_every_apply_is_seen_by_the_reads_under_way(bench: Bench) -> None:
         await bench.reads(read(A, LastName="Doe", Phone="0"), fence=fence)
     assert (await bench.row(A)).values["Phone"] == "1"
     await bench.reads(read(A, T0 + 1000, LastName="Doe", Phone="1"))
-    assert bench.applying.memory.sources.get(("Contact", A)) is Source.READ
+    assert bench.applying.memory.sources.get(A) is Source.READ
 
 
 async def test_a_read_does_not_overtake_itself_but_others(bench: Bench) -> None:
