@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import commands, load, million, reads, stream
+from tests.bench import bridging, commands, load, million, reads, stream
 from tests.bench.harness import SHIPPED, Figure, document, machine, table
 from tests.broker import BrokerOptions, ProcessBroker
 from tests.e2e.stack import Stack
@@ -46,6 +46,7 @@ def reads_benchmark(directory: Path) -> Sequence[Figure]:
 BENCHMARKS: Mapping[str, Benchmark] = {
     "stream": stream.stream,
     "pubsub": stream.pubsub,
+    "bridge": bridging.bridge,
     "load": load.load,
     "million": million.million,
     "commands": commands_benchmark,

@@ -37,6 +37,7 @@ class Feed:
         self._count = 0
         self._at = 0  # of the log, what the client gets next
         self._advised = False
+        self._session = 0  # the client's newest; what an earlier one still asks for is answered with nothing
         self._more = asyncio.Event()
         self._pacing: asyncio.Task[None] | None = None
 
@@ -94,6 +95,8 @@ class Feed:
         match message["channel"]:
             case "/meta/handshake":
                 self._advised = False
+                self._session += 1
+                self._more.set()
                 told |= {"version": "1.0", "supportedConnectionTypes": ["long-polling"], "ext": {"replay": True}}
             case "/meta/subscribe":
                 replay = message["ext"]["replay"][CHANNEL]
@@ -107,13 +110,15 @@ class Feed:
         return [*events, orjson.dumps(told)]
 
     async def _next(self) -> list[bytes]:
-        deadline_s = asyncio.get_running_loop().time() + _HOLD_S
+        session, deadline_s = self._session, asyncio.get_running_loop().time() + _HOLD_S
         while self._at >= len(self._log):
             self._more.clear()
             try:
                 async with asyncio.timeout_at(deadline_s):
                     await self._more.wait()
             except TimeoutError:
+                return []
+            if session != self._session:
                 return []
         events = self._log[self._at : self._at + EVENTS_PER_ANSWER]
         self._at += len(events)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import npm
+
 SOURCE = Path(__file__).parent / "node"
 PLACE = Path(__file__).parents[2] / "build" / "node"
 
@@ -16,31 +18,10 @@ PLACE = Path(__file__).parents[2] / "build" / "node"
 @cache
 def node_modules(source: Path = SOURCE, place: Path = PLACE) -> Path:
     """The directory with the packages, installed where they are not yet. Skips without Node.js and npm."""
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("Node.js and npm are not installed: apt-get install nodejs npm")
-    wanted = (source / "package.json").read_bytes()
-    done = place / "package.json"
-    if not (done.exists() and done.read_bytes() == wanted and (place / "node_modules").is_dir()):
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        words = [
-            npm,
-            "install",
-            "--no-package-lock",
-            "--no-audit",
-            "--no-fund",
-            "--ignore-scripts",
-            "--prefix",
-            str(place),
-        ]
-        (place / "wanted.json").write_bytes(wanted)
-        (place / "wanted.json").rename(done)
-        installed = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)  # noqa: S603 - npm
-        if installed.returncode != 0:
-            done.unlink()
-            raise AssertionError(installed.stderr)
-    return place / "node_modules"
+    modules = npm.installed(source, place)
+    if modules is None:
+        pytest.skip(npm.MISSING)
+    return modules
 
 
 def run(script: Path, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 60.0) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import million, stream
+from tests import npm
+from tests.bench import bridging, million, stream
 from tests.bench.harness import Figure, document, machine, table
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -42,6 +43,18 @@ def test_the_stream(tmp_path: Path) -> None:
     for name in ("changes a second", "latency at 50/s, p50", "latency at 500/s, p99", "a backlog of 500 events"):
         assert by_name[name].ceiling, name
     assert by_name["changes a second"].target == 8000
+
+
+def test_beside_a_bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ours and theirs in one run; without Node.js a line says so, and nothing is measured."""
+    scale = stream.Scale(contacts=50, warm_up=20, sustained=300, repeats=1)
+    if npm.installed(bridging.SOURCE, bridging.PLACE) is not None:
+        figures = bridging.bridge(tmp_path, scale)
+        assert _told(figures) == {"changes a second, beside a bridge", "processor per change", "peak memory"}
+        assert all(figure.ceiling for figure in figures)
+    monkeypatch.setattr(npm, "installed", lambda _source, _place: None)
+    assert bridging.bridge(tmp_path, scale) == []
+    assert npm.MISSING in capsys.readouterr().err
 
 
 def test_a_million_records(tmp_path: Path) -> None:

@@ -143,6 +143,8 @@ def test_the_table_of_topics_is_that_of_the_code() -> None:
     assert built.pop("inbox") == "{root}/reply/{client}"
     cells = [span for row in rows(topic_table()) for span in spans(row[0])]
     assert sorted(cells) == sorted(built.values())
+    interface = rows(section(ROOT / "docs" / "interface.md", "1. Topics"))
+    assert sorted(span for row in interface for span in spans(row[0])) == sorted(cells)
     topics = Topics(root="{root}")
     assert topics.parse("{root}/command/Contact/update") == Incoming("command", "Contact", "update")
     assert topics.parse("{root}/control/sync") == Incoming("control", "", "sync")
