@@ -60,7 +60,13 @@ def _info() -> dict[str, Any]:
             "A replica of Salesforce records that publishes every change, takes commands that write to the org, and "
             "answers queries at no API call. The operations are those of the connector: what it sends, services "
             "receive. Everything is delivered at least once, with QoS 1. Members may be added to what is published: "
-            "ignore those that you do not know."
+            "ignore those that you do not know.\n\n"
+            "To have every record and miss no change: subscribe to the changes, ask `list` page by page, ask `changes` "
+            "since the `version` of the first page until `next` is null, then go by the messages in the order of "
+            "`version`, and leave out what is not newer than what you have. Where a version is missing, ask `changes` "
+            "again. Where the answer is `snapshot_required`, or of another `replica`, list anew.\n\n"
+            "To write once: give a command an id made of what it is for, and send it again, with the same id, until a "
+            "result comes that is not `accepted`."
         ),
         "license": {"name": "MIT"},
     }

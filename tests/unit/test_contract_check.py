@@ -68,3 +68,24 @@ def test_what_a_test_sends_itself_is_not_the_connectors() -> None:
     check([request, rejected], ())
     with pytest.raises(AssertionError, match="does not fit its schema"):
         check([request, received(f"{ROOT}/result/crm-2", RESULT)], ())
+
+
+@pytest.mark.parametrize(
+    ("topic", "reply_to"),
+    [("query/Lead/list", "billing/inbox"), ("control/sync", "billing/inbox"), ("control/sync", None)],
+)
+def test_a_good_reply_to_a_request_that_does_not_fit_is_found(topic: str, reply_to: str | None) -> None:
+    """By its address and correlation; a refusal is right, and so is the reply to one that fits."""
+    asked = {"colour": "red", "correlation": "7"} | ({"reply_to": reply_to} if reply_to else {})
+    request = received(f"{ROOT}/{topic}", asked)
+    address = reply_to or f"{ROOT}/reply/sync"
+    name = "query_reply" if topic.startswith("query") else "reply"
+    good, refusal = (
+        {**next(e["payload"] for e in examples()[name] if e["payload"]["ok"] is ok), "correlation": "7"}
+        for ok in (True, False)
+    )
+    check([request, received(address, refusal)], ())
+    check([request, received(address, {**good, "correlation": "8"})], ())
+    check([received(f"{ROOT}/{topic}", {k: v for k, v in asked.items() if k != "colour"}), received(address, good)], ())
+    with pytest.raises(AssertionError, match="does not fit its schema"):
+        check([request, received(address, good)], ())
