@@ -13,7 +13,7 @@ PIECE_ROWS = 1000
 LOOK_S = 1.0
 # So long at most the words of a few rows wait for more (`store/textindex.py`). Our own searches find them meanwhile;
 # other programs read the index as it is.
-SETTLE_S = 10.0
+SETTLE_S = 60.0
 
 Loaded = Callable[[Unit, str], bool]
 

@@ -74,14 +74,15 @@ class Day:
     def written(self) -> Wear:
         return Wear(_written(self._stack.daemon.pid), _written(self._broker.pid))
 
-    def cost(self, changes: int, records: int) -> Wear:
-        """Of one change, when they come `records` at a time."""
+    def cost(self, changes: int, records: int, pause_s: float = 0) -> Wear:
+        """Of one change, when they come `records` at a time, and so long after each other."""
         self._copied_back()
         before, version = self.written(), self._stack.replica.last_version()
         for number in range(1, changes // records + 1):
             self._edit(records)
             # Each transaction by itself, as on a day: those that wait together are written together.
             self._until_applied(version + number * records)
+            time.sleep(pause_s)  # what is measured is that little happens
         until(self._published, 30.0)
         rest = Wear(self._copied_back(), 0)
         return (self.written() + rest - before) / (self._stack.replica.last_version() - version)
@@ -126,7 +127,7 @@ def _resident_mb(pid: int) -> float:
     return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1000
 
 
-def measure(directory: Path, singles: int, jobs: int) -> int:
+def measure(directory: Path, singles: int, jobs: int, pause_s: float) -> int:
     """Print the figures; 1 if a day writes more than it may."""
     broker = ProcessBroker(directory / "broker")
     with Stack(directory, broker, SETTINGS, OBJECTS) as stack:
@@ -136,7 +137,7 @@ def measure(directory: Path, singles: int, jobs: int) -> int:
         day = Day(stack, broker)
         day.cost(JOB_RECORDS, JOB_RECORDS)
         print(f"resident at the start      {_resident_mb(stack.daemon.pid):8.1f} MB")
-        single = day.cost(singles, 1)
+        single = day.cost(singles, 1, pause_s)
         print(f"a change alone             {single.total / 1000:8.1f} KB (broker {single.broker / 1000:.1f} KB)")
         job = day.cost(jobs * JOB_RECORDS, JOB_RECORDS)
         print(f"a change of {JOB_RECORDS} in a job    {job.total / 1000:8.1f} KB (broker {job.broker / 1000:.1f} KB)")
@@ -147,18 +148,21 @@ def measure(directory: Path, singles: int, jobs: int) -> int:
     mixed = DAY_CHANGES * (SINGLE_SHARE * single.total + (1 - SINGLE_SHARE) * job.total) + idle.total
     alone = DAY_CHANGES * single.total + idle.total
     print(f"a day of {DAY_CHANGES:,} changes, {SINGLE_SHARE:.0%} of them alone: {mixed / 1e9:.2f} GB (at most 2)")
-    print(f"the worst such day, every one of them alone: {alone / 1e9:.2f} GB")
-    return int(mixed > CEILING_BYTES)
+    print(f"the worst such day, every one of them alone: {alone / 1e9:.2f} GB (at most 2)")
+    return int(max(mixed, alone) > CEILING_BYTES)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--singles", type=int, default=4_000, help="changes made one by one")
     parser.add_argument("--jobs", type=int, default=100, help=f"transactions of {JOB_RECORDS} records")
+    parser.add_argument(
+        "--pause", type=float, default=0, help="seconds between those; 0.86: spread evenly over the day"
+    )
     given = parser.parse_args()
     # Not in /tmp, which is memory on many systems: nothing would be written.
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
-        return measure(Path(directory), given.singles, given.jobs)
+        return measure(Path(directory), given.singles, given.jobs, given.pause)
 
 
 if __name__ == "__main__":
