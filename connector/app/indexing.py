@@ -11,8 +11,9 @@ from connector.ports import Replica, Unit
 PIECE_ROWS = 1000
 # How often it is looked for an object that has been loaded, or described anew, since.
 LOOK_S = 1.0
-# So long at most the words of a few rows wait for more (`store/textindex.py`). Our own searches find them meanwhile;
-# other programs read the index as it is.
+# The words of a few rows wait for more (`store/textindex.py`) until so long no change has come, and so long at most.
+# Our own searches find them meanwhile; other programs read the index as it is.
+QUIET_S = 5.0
 SETTLE_S = 60.0
 
 Loaded = Callable[[Unit, str], bool]
@@ -41,13 +42,21 @@ async def settle_objects(replica: Replica, names: Collection[str]) -> None:
 async def keep_indexed(replica: Replica, names: Callable[[], Collection[str]], ready: Loaded = loaded) -> None:
     """Make what loaded objects lack, whenever that is; does not end."""
     elapsed_s = asyncio.get_running_loop().time
-    settled_s = elapsed_s()
+    looked_s = settled_s = elapsed_s()
+    version = -1
     while True:
         await index_objects(replica, list(names()), ready)
-        if elapsed_s() - settled_s >= SETTLE_S:
-            await settle_objects(replica, list(names()))
-            settled_s = elapsed_s()
+        if elapsed_s() - looked_s >= QUIET_S:
+            looked_s, before = elapsed_s(), version
+            version = await replica.run(_last_version)
+            if version == before or looked_s - settled_s >= SETTLE_S:
+                await settle_objects(replica, list(names()))
+                settled_s = looked_s
         await asyncio.sleep(LOOK_S)
+
+
+def _last_version(unit: Unit) -> int:
+    return unit.last_version()
 
 
 def _settle(name: str, unit: Unit) -> None:
