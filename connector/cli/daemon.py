@@ -2,7 +2,6 @@
 
 import asyncio
 import faulthandler
-import gc
 
 import click
 
@@ -11,11 +10,6 @@ from connector.app.supervise import Stop
 from connector.cli.project import org_settings
 from connector.settings import Settings
 
-# Cycles are looked for after so many more objects were made than freed (objects, such passes, passes over those). A
-# batch of changes is some 20,000 objects without a cycle: with the usual 700 a sixth of the processor went into looking
-# at them, and at everything that has been imported, while they lived.
-_CYCLE_PASSES = (20_000, 20, 10)
-
 
 @click.command
 @click.pass_obj
@@ -23,7 +17,6 @@ def daemon(settings_path: str | None) -> None:
     """Keep the replica current, publish every change, take commands; until SIGTERM or Ctrl-C."""
     # The watchdog ends a daemon that hangs by SIGABRT: then the log shows where each thread stood.
     faulthandler.enable()
-    gc.set_threshold(*_CYCLE_PASSES)
     asyncio.run(_run(org_settings(settings_path, quiet=False)))
 
 
