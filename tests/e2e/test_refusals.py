@@ -203,6 +203,18 @@ def test_nothing_goes_out_of_a_refused_start(stack: Stack) -> None:
     assert not [m for m in stack.watcher.messages(f"{ROOT}/status", since) if m.json["state"] == "online"]
 
 
+def test_the_pubsub_api_without_its_libraries(stack: Stack, tmp_path: Path) -> None:
+    """They are an extra: exit 2, with what to install. Without them everything else runs."""
+    (tmp_path / "sitecustomize.py").write_text('import sys\nsys.modules["grpc"] = sys.modules["fastavro"] = None\n')
+    stack.configure({"salesforce": {"stream": "pubsub"}}, **stack.secrets(), PYTHONPATH=str(tmp_path))
+    code, lines = ended(stack.daemon)
+    assert code == 2
+    assert "pip install 'salesforce-sync[pubsub]'" in " ".join(lines)
+    stack.configure({"salesforce": {"stream": "cometd"}}, **stack.secrets(), PYTHONPATH=str(tmp_path))
+    stack.start()
+    assert stack.daemon.stop() == 0
+
+
 def ended(daemon: DaemonProcess) -> tuple[int, list[str]]:
     """Exit code and the lines on standard error that are not log events."""
     daemon.launch()
