@@ -138,7 +138,7 @@ def apply_reads(
         )
         work.take(spec, read.id, outcome)
         if not raced or outcome.record is not None:
-            work.sources[read.id] = Source.READ
+            work.was_read(spec.name, read.id, outcome)
     for record_id in absent:
         stored = rows.get(record_id)
         if stored is None:
@@ -251,6 +251,16 @@ class _Work:
             self.applied.changed.append((record_id, outcome.change.changed))
         written = self._written.setdefault(spec.name, {})
         written[record_id] = index if index is not None else written.get(record_id)
+
+    def was_read(self, name: str, record_id: RecordId, outcome: Outcome) -> None:
+        """Remember it, unless it goes without saying (see `_source`).
+
+        A load of a million rows would drive out what is known of those that the stream has told of.
+        """
+        row = self.rows[name].get(record_id)
+        plain = outcome.change is None and row is not None and row.version == 0
+        if not plain or self._context.memory.sources.get(record_id) is not None:
+            self.sources[record_id] = Source.READ
 
     def finish(self, own: ReadFence | None) -> Applied:
         """Write everything; to be called once."""

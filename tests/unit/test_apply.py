@@ -235,6 +235,17 @@ async def test_every_apply_is_seen_by_the_reads_under_way(bench: Bench) -> None:
     assert bench.applying.memory.sources.get(A) is Source.READ
 
 
+async def test_a_load_drives_nothing_out_of_the_memory(bench: Bench) -> None:
+    """A row that no event has changed counts as read anyway; one that the stream told of is remembered as read."""
+    await bench.reads(read(A, LastName="Doe", Phone="0"), read(B, LastName="Roe", Phone="0"), silent=True)
+    assert bench.applying.memory.sources.get(A) is None
+    await bench.events(event("UPDATE", A, at_ms=T0 + 1000, Phone="1"))
+    assert bench.applying.memory.sources.get(A) is Source.STREAM
+    await bench.reads(read(A, T0 + 2000, LastName="Doe", Phone="1"), read(B, LastName="Roe", Phone="0"), silent=True)
+    assert bench.applying.memory.sources.get(A) is Source.READ
+    assert bench.applying.memory.sources.get(B) is None
+
+
 async def test_a_read_does_not_overtake_itself_but_others(bench: Bench) -> None:
     with bench.applying.fences.open("Contact") as load, bench.applying.fences.open("Contact") as poll:
         await bench.reads(read(A, Phone="1"), fence=poll)
