@@ -52,8 +52,8 @@ class CometdLimits:
     request_s: float = 30.0
     close_s: float = 3.0
     healthy_s: float = 30.0
-    backlog_events: int = 5000
-    backlog_bytes: int = 16 * 1024 * 1024
+    backlog_events: int = 1000
+    backlog_bytes: int = 4 * 1024 * 1024
     backlog_wait_s: float = 20.0
 
 
@@ -180,7 +180,7 @@ class SessionWatch(Extension):
         if self._has_room():
             return
         self._room.clear()
-        log.warning("source.backlog_full", events=self._waiting_events, size_bytes=self._waiting_bytes)
+        log.debug("source.backlog_full", events=self._waiting_events, size_bytes=self._waiting_bytes)
         try:
             async with asyncio.timeout(self._limits.backlog_wait_s):
                 await self._room.wait()
