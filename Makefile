@@ -92,6 +92,12 @@ wheels: setup ## Is every pinned package there as a wheel for a Pi (aarch64), wi
 	  --platform manylinux_2_28_aarch64 --dest build/wheels-aarch64 -r deploy/requirements.txt
 	@echo "every package of deploy/requirements.txt is there for aarch64"
 
+.PHONY: test-pi
+test-pi: wheels ## Run the daemon on a Pi's processor, emulated (minutes)
+	@for tool in qemu-aarch64-static debootstrap; do command -v $$tool >/dev/null || \
+	  { echo "test-pi: $$tool is missing: apt-get install qemu-user-static debootstrap"; exit 1; }; done
+	$(BIN)/pytest -q -x tests/arm64
+
 .PHONY: wear
 wear: setup ## Bytes written to disk by 100,000 changes, and the memory it takes (minutes)
 	$(BIN)/python -m tests.bench.wear

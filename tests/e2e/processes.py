@@ -34,6 +34,10 @@ class Process:
         self._log_start = 0
         self.log = log
 
+    def run_by(self, interpreter: Path) -> None:
+        """From the next start on by another Python than this one."""
+        self._command[0] = str(interpreter)
+
     @property
     def alive(self) -> bool:
         """True while it runs."""
