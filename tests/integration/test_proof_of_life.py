@@ -353,6 +353,8 @@ async def test_names_that_cannot_be_resolved(
             assert next(asked) > 3
         assert all(e["kind"] == "LinkDown" for e in logs if e["event"] == "stream.down")
         await made.until_value("Contact", contact, "Phone", "meanwhile")
+        await until(lambda: made.inbound.stream_state.status == "live")
+        org.ctx.org.advance(2)  # an event of the second in which a poll read the record would be settled by a read
         made.update("Contact", contact, {"Phone": "after"})
         await made.until_value("Contact", contact, "Phone", "after")
         assert (await made.changes(contact))[-1].origin is Origin.STREAM
