@@ -206,6 +206,21 @@ async def test_an_idle_topic_is_kept_alive_with_a_newer_position(org: DevOrg, cl
     assert len(await (await client.behind(held, "/data/LeadChangeEvent")).events(1)) == 1
 
 
+async def test_what_is_under_way_lies_behind_the_position_of_an_empty_response(
+    org: DevOrg, client: PubSubClient
+) -> None:
+    """An event that is delivered later is not passed over by what keeps the stream alive meanwhile."""
+    org.ctx.settings.pubsub_keepalive_s = 0.1
+    org.ctx.settings.stream_delay_s = 1.5
+    fetch = await client.subscribe()
+    before = org.ctx.bus.latest_id()
+    make(org, "A")
+    response = await fetch.response()
+    assert (len(response.events), int.from_bytes(response.latest_replay_id)) == (0, before)
+    org.ctx.settings.stream_delay_s = 0
+    assert await names(client, fetch, 1) == ["A"]
+
+
 async def test_a_position_that_was_told_without_an_event_is_one(org: DevOrg, client: PubSubClient) -> None:
     """Before the first event of all, and of an idle org whose newest event is older than what it keeps."""
     org.ctx.settings.pubsub_keepalive_s = 0.1

@@ -187,9 +187,10 @@ class Subscription:
         return [_written(writer, payload) for payload in self._context.bus.told(self._channel, event, gaps=gaps)]
 
     def _response(self, events: list[ConsumerEvent]) -> FetchResponse:
-        if not events and not self._context.settings.stream_stalled and not self._due():
-            # Nothing of the topic lies between.
-            self._after = max(self._after, self._context.bus.told_position())
+        bus = self._context.bus
+        if not events and not self._context.settings.stream_stalled and not bus.read(self._channel, self._after, 1):
+            # Nothing of the topic lies between, not even what is delivered later.
+            self._after = max(self._after, bus.told_position())
         return FetchResponse(
             events=events,
             latest_replay_id=_replay_id(self._after),

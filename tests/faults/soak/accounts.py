@@ -92,19 +92,20 @@ def wrong_accounts(asked: Mapping[str, Asked], deeds: Deeds, live: Collection[st
         doubled: The broker was away for a while: what the service had sent it, it may have got twice.
     """
     by_mark = deeds.by_mark()
-    overwritten = _overwritten(deeds.commits)
+    by_others, by_us = (_overwritten(deeds.commits, by_us=by_us) for by_us in (False, True))
     for one in asked.values():
         if one.operation != "delete" and (one.command_id or not doubled):
             if one.final is None and one.heard and not doubled:
                 yield f"{one}: the daemon had subscribed, and there is no answer"
             changes = _to_be_seen(one, by_mark.get(one.mark, []), deeds)
-            yield from _wrong(one, changes, asked, deeds, overwritten=one.mark in overwritten)
+            again = one.tried_again and (one.mark in by_us or (one.mark in by_others and _wins(one)))
+            yield from _wrong(one, changes, asked, deeds, again=again)
     yield from _wrong_deletes(asked, deeds, live)
     yield from (f"{mark}: written by no command" for mark in by_mark if mark not in asked)
 
 
 def _wrong(
-    one: Asked, changes: Sequence[RowChange], asked: Mapping[str, Asked], deeds: Deeds, *, overwritten: bool
+    one: Asked, changes: Sequence[RowChange], asked: Mapping[str, Asked], deeds: Deeds, *, again: bool
 ) -> Iterator[str]:
     finals = {(r["status"], r["id"]) for r in one.results if r["status"] in FINAL}
     if len(finals) > 1:
@@ -120,21 +121,26 @@ def _wrong(
     found_out = one.operation != "create" or one.object == KEYED
     if status == "unknown" and found_out and not deeds.tells_nothing_of(one):
         yield f"{one}: unknown, though it could be found out"
-    least, most = _expected(one, asked, overwritten=overwritten)
+    least, most = _expected(one, asked, again=again)
     if not least <= len(changes) <= most:
         yield f"{one}: {status} after {final['attempts']} attempts with {len(changes)} effects"
     if status == "succeeded" and changes and changes[-1].id != final["id"] and final["id"] is not None:
         yield f"{one}: its result names {final['id']}, it wrote {changes[-1].id}"
 
 
-def _expected(one: Asked, asked: Mapping[str, Asked], *, overwritten: bool) -> tuple[int, int]:
-    """How many effects its answer stands for, at least and at most."""
+def _wins(one: Asked) -> bool:
+    """Whether it is written whatever somebody else has written."""
+    return one.operation == "upsert" or one.body.get("on_conflict") == "overwrite"
+
+
+def _expected(one: Asked, asked: Mapping[str, Asked], *, again: bool) -> tuple[int, int]:
+    """How many effects its answer stands for, at least and at most.
+
+    `again`: the answer was lost, and what it had written was written over or deleted, so that it is written anew.
+    """
     final = one.final or {}
     match final["status"]:
         case "succeeded":
-            wins = one.operation == "upsert" or one.body.get("on_conflict") == "overwrite"
-            # The answer was lost, somebody wrote over it or deleted it, and it was to win.
-            again = overwritten and one.tried_again and wins
             superseded = one.operation == "update" and _superseded(one, asked)
             return 0 if superseded else 1, max(2, final["attempts"]) if again else 1
         case "unknown":
@@ -151,15 +157,16 @@ def _superseded(one: Asked, asked: Mapping[str, Asked]) -> bool:
     return any(a is not one and a.settled for a in later[later.index(one) + 1 :])
 
 
-def _overwritten(commits: Sequence[Commit]) -> frozenset[str]:
-    """Marks of records that were written to afterwards by somebody else, or deleted."""
+def _overwritten(commits: Sequence[Commit], *, by_us: bool) -> frozenset[str]:
+    """Marks that somebody else has written beside or deleted afterwards; or that we have written over."""
     marks: set[str] = set()
     for commit in commits:
         for change in commit.changes:
-            if change.kind == "DELETE" or not commit.origin.startswith(OURS):
-                name = MARKED.get(change.object)
-                mark = change.before.get(name) if name and change.before else None
-                marks.update([mark] if isinstance(mark, str) else [])
+            name = MARKED.get(change.object)
+            mark = change.before.get(name) if name and change.before else None
+            ours = commit.origin.startswith(OURS) and change.kind != "DELETE"
+            if isinstance(mark, str) and ours == by_us and not (ours and change.after.get(name or "") == mark):
+                marks.add(mark)
     return frozenset(marks)
 
 

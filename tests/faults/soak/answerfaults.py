@@ -58,7 +58,9 @@ class AnswerFaults:
 
     def deliver(self, rng: random.Random) -> str:
         transport = self._world.transport
-        return ordered(self._world, rng, {"kind": f"{transport}:deliver", **rng.choice(orders.DELIVER[transport])})
+        order = rng.choice(orders.DELIVER[transport])
+        self._world.events_cut |= "truncate" in order
+        return ordered(self._world, rng, {"kind": f"{transport}:deliver", **order})
 
     def tokens(self, _rng: random.Random) -> str:
         return f"{self._world.org.ctx.tokens.expire('access')} expired"

@@ -99,6 +99,7 @@ class World:
         restarted_broker: It was away, in whatever way.
         refusals: When the org did not know the daemon's position any more, once everything was loaded.
         events_lost: The org gave up events, or may have.
+        events_cut: Events came of which nobody can read even the object.
         clock_went_back: The org's, so that its stamps tell no order.
         whole: Objects of which the stream said that any record may differ, and would say so again until it is heard.
         held: Keys of the org's transactions that are open.
@@ -127,6 +128,7 @@ class World:
         self.restarted_broker = False
         self.refusals: list[Refusal] = []
         self.events_lost = False
+        self.events_cut = False
         self.clock_went_back = False
         self.whole: set[str] = set()
         self.trace: list[str] = []
