@@ -113,17 +113,26 @@ def test_a_field_that_goes_is_dropped(stack: Stack) -> None:
     assert "Notes__c" not in stack.until_change(invoice).json["data"]["record"]
 
 
+def rereads(stack: Stack) -> int:
+    """How often the invoices have been read again."""
+    return sum(e["object"] == INVOICE and e["kind"] == "reread" for e in stack.daemon.events("load.finished"))
+
+
 def test_a_field_that_is_retyped_is_read_again(stack: Stack) -> None:
     """Text becomes a number: the column changes its type, old values are those that the org shows now."""
+    first = rereads(stack)
     field_order(stack, "POST", INVOICE, {"name": "Score__c", "type": "string", "length": 20})
     values = {"Name": "Scored", "Score__c": "41"}
     invoice = stack.org.create(INVOICE, **values)
     stack.until_change(invoice)
     until(lambda: column_types(stack, "invoice__c").get("Score__c") == "TEXT")
     field = {"name": "Score__c", "type": "double", "precision": 10, "scale": 2}
+    until(lambda: rereads(stack) > first)
+    before = rereads(stack)
     field_order(stack, "PATCH", INVOICE, field)
     describe_again(stack)
     until(lambda: column_types(stack, "invoice__c").get("Score__c") == "REAL")
+    until(lambda: rereads(stack) > before)  # what it finds of the field is no change
     stack.until_equal()
     stack.org.update(INVOICE, invoice, Score__c=42.5)
     assert stack.until_change(invoice, "update").json["data"]["after"]["Score__c"] == 42.5
