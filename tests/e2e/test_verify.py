@@ -133,6 +133,7 @@ def test_a_hole_closed_without_the_daemon_is_announced(stack: Stack) -> None:
     contact = stack.org.create("Contact", LastName="Hole")
     stack.until_change(contact)
     stack.org.fault("rest", status=503, code="SERVER_UNAVAILABLE", count=None)
+    behind(stack, contact, Phone="read under way")
     behind(stack, contact, Phone="hole")
     since = stack.watcher.mark()
     stack.org.call("POST", "/events", {"object": "Contact", "kind": "GAP_OVERFLOW"})
