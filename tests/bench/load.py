@@ -16,18 +16,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import requests
 
 from tests.bench.feed_rows import ROWS_PER_PAGE, csv_pages
+from tests.bench.front import ROOT, FrontProcess
 from tests.bench.harness import SHIPPED, Figure, cpu_s, resident_mb
-from tests.broker import BrokerOptions, ProcessBroker, free_port
+from tests.broker import BrokerOptions, ProcessBroker
 from tests.e2e.stack import Stack
 from tests.e2e.waiting import until
 
-ROOT = Path(__file__).parents[2]
 _TIMEOUT_S = 300.0
 _BARE = ("Id", "LastModifiedDate", "SystemModstamp", "IsDeleted", "FirstName", "LastName", "Name", "Email", "Phone")
 
@@ -94,35 +93,12 @@ def _rest(directory: Path, scale: Scale) -> Iterator[Figure]:
         yield Figure(name="rows a second of our own time, by REST", value=scale.rest / done.used_s, unit="/s")
 
 
-class RowsProcess:
-    """The feed before a local org; use with `with`.
-
-    Attributes:
-        settings: By which the daemon finds it.
-    """
+class RowsProcess(FrontProcess):
+    """The rows before a local org; use with `with`."""
 
     def __init__(self, org_url: str, count: int, page_ms: int = 0) -> None:
-        port = free_port()
-        self.url = f"http://localhost:{port}"
-        self.settings = {"instance_url": self.url}
-        words = ["--org", org_url, "--port", str(port), "--count", str(count), "--hold-ms", str(page_ms)]
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.bench.feed_rows", *words], cwd=ROOT)  # noqa: S603 - our own program
-
-    def __enter__(self) -> Self:
-        until(self._answers, 20.0, say=lambda: "the feed does not answer")
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/feed/pages", timeout=5).ok
-        except requests.ConnectionError:
-            return False
+        words = ["--count", str(count), "--hold-ms", str(page_ms)]
+        super().__init__("feed_rows", org_url, words, asked="/feed/pages")
 
     def pages(self) -> list[tuple[float, float]]:
         """When each page was asked for and sent, by the machine's monotonic clock."""

@@ -13,18 +13,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import requests
 
+from tests.bench.front import ROOT, FrontProcess
 from tests.bench.harness import SHIPPED, Figure, cpu_s, percentile
 from tests.bench.publisher import publish_rate, round_trips_ms
 from tests.broker import BrokerOptions, ProcessBroker, free_port
 from tests.e2e.stack import Stack
-from tests.e2e.waiting import until
 
-ROOT = Path(__file__).parents[2]
 _TIMEOUT_S = 300.0
 _FEEDS = {"cometd": "feed", "pubsub": "feed_pubsub"}
 
@@ -51,44 +49,16 @@ class Scale:
 FULL = Scale()
 
 
-class FeedProcess:
-    """The feed before a local org; use with `with`.
-
-    Attributes:
-        settings: By which the daemon finds it.
-    """
+class FeedProcess(FrontProcess):
+    """The feed before a local org; use with `with`."""
 
     def __init__(self, org_url: str, transport: str) -> None:
-        port = free_port()
-        self.url = f"http://localhost:{port}"
-        self.settings = {"instance_url": self.url, "stream": transport}
-        words = [f"tests.bench.{_FEEDS[transport]}", "--org", org_url, "--port", str(port)]
+        pubsub_port = free_port()
+        words = ["--pubsub-port", str(pubsub_port)] if transport == "pubsub" else []
+        super().__init__(_FEEDS[transport], org_url, words, asked="/feed/due")
+        self.settings["stream"] = transport
         if transport == "pubsub":
-            pubsub_port = free_port()
             self.settings["pubsub_url"] = f"http://127.0.0.1:{pubsub_port}"
-            words += ["--pubsub-port", str(pubsub_port)]
-        self._process = subprocess.Popen([sys.executable, "-m", *words], cwd=ROOT)  # noqa: S603 - our own program
-
-    def __enter__(self) -> Self:
-        until(self._answers, 20.0, say=lambda: "the feed does not answer")
-        return self
-
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
-
-    def _answers(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/feed/due", timeout=5).ok
-        except requests.ConnectionError:
-            return False
 
     def make(self, ids: Sequence[str], count: int) -> None:
         """Make so many events and hold them back."""

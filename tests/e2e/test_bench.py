@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import npm
-from tests.bench import bridging, million, stream
+from tests.bench import bridging, load, million, stream
 from tests.bench.harness import Figure, document, machine, table
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -55,6 +55,23 @@ def test_beside_a_bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(npm, "installed", lambda _source, _place: None)
     assert bridging.bridge(tmp_path, scale) == []
     assert npm.MISSING in capsys.readouterr().err
+
+
+def test_a_first_load(tmp_path: Path) -> None:
+    """By Bulk and by REST, with the bare work and the plain script beside it."""
+    figures = load.load(tmp_path, load.Scale(bulk=30_000, rest=4_000, page_ms=20))
+    assert _told(figures) == {
+        "first load by Bulk, 30,000 contacts: rows a second of our own time",
+        "rows a second, waiting included",
+        "peak memory of the daemon",
+        "its growth in the second half",
+        "simple-salesforce and sqlite3: rows a second of its own time",
+        "its rows a second",
+        "its peak memory",
+        "REST pages, 4,000 contacts, 20 ms each: not the org's of the time",
+        "rows a second of our own time, by REST",
+    }
+    assert figures[0].ceiling
 
 
 def test_a_million_records(tmp_path: Path) -> None:
