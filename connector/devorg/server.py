@@ -20,7 +20,7 @@ from connector.devorg.database import OrgDatabase
 from connector.devorg.events.bus import EventBus
 from connector.devorg.events.changes import EventOptions
 from connector.devorg.faults import Faults
-from connector.devorg.login import oauth, soap
+from connector.devorg.login import identity, oauth, soap
 from connector.devorg.middleware import add_headers, middlewares
 from connector.devorg.objects.residents import INTEGRATION_USER_ID, ORGANIZATION_ID
 from connector.devorg.objects.schema import Schema
@@ -229,6 +229,7 @@ def _application(context: Context, keys: KeyPair, drop: interface.DropConnection
     login = oauth.LoginServer(context, keys)
     app.add_routes(oauth.routes(context, login))
     app.add_routes(soap.routes(context, login))
+    app.add_routes(identity.routes(context))
     for module in (limits, sobjects, collections, query, tooling, replication, bulk, ingest, cometd):
         app.add_routes(module.routes(context))
     app.add_routes(interface.routes(context, keys, drop))

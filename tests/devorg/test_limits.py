@@ -4,6 +4,7 @@ import aiohttp
 import pytest
 
 from connector.devorg.clock import OrgClock, http_date_ms
+from connector.devorg.objects.residents import INTEGRATION_USER_ID
 from connector.devorg.server import DevOrg
 from connector.devorg.usage import RollingCount
 
@@ -82,3 +83,16 @@ def test_a_rolling_day_forgets_by_the_second() -> None:
     assert count.used() == 1
     clock.advance(1)
     assert count.used() == 0
+
+
+async def test_how_many_records_there_are(org: DevOrg, api: aiohttp.ClientSession) -> None:
+    """Of the objects asked for, in any case of letters, or of all; deleted records and unknown objects are left out."""
+    with org.ctx.org.transaction(INTEGRATION_USER_ID, "") as transaction:
+        ids = [transaction.create("Contact", {"LastName": f"Name {number}"}) for number in range(3)]
+        transaction.delete("Contact", ids[0])
+    async with api.get(f"{LIMITS}/recordCount?sObjects=contact,Account,Nothing__c") as answer:
+        assert await answer.json() == {"sObjects": [{"count": 2, "name": "Contact"}, {"count": 0, "name": "Account"}]}
+    async with api.get(f"{LIMITS}/recordCount") as answer:
+        told = {entry["name"]: entry["count"] for entry in (await answer.json())["sObjects"]}
+    assert told.keys() == set(org.ctx.schema.names())
+    assert (told["Contact"], told["Organization"]) == (2, 1)

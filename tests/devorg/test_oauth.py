@@ -232,6 +232,22 @@ async def test_the_identity_url_tells_who_one_is(web: aiohttp.ClientSession) -> 
         assert (refused.status, await refused.text()) == (403, "Bad_OAuth_Token")
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_userinfo_tells_it_in_openid_connects_words(web: aiohttp.ClientSession, method: str) -> None:
+    """Of the token's own user; without a live token nothing is told."""
+    _, answer = await login(web, CREDENTIALS)
+    path = "/services/oauth2/userinfo"
+    async with web.request(method, path, headers={"Authorization": f"Bearer {answer['access_token']}"}) as info:
+        told = await info.json()
+    assert (told["sub"], told["user_id"]) == (answer["id"], INTEGRATION_USER_ID)
+    assert (told["organization_id"], told["preferred_username"]) == (ORGANIZATION_ID, PASSWORD["username"])
+    assert (told["given_name"], told["family_name"]) == ("Integration", "User")
+    async with web.request(method, path) as refused:
+        assert (refused.status, await refused.text()) == (403, "Missing_OAuth_Token")
+    async with web.request(method, path, headers={"Authorization": "Bearer x"}) as refused:
+        assert (refused.status, await refused.text()) == (403, "Bad_OAuth_Token")
+
+
 async def test_soap_login_gives_a_session(org: DevOrg, web: aiohttp.ClientSession) -> None:
     """User name and password alone; not in API 65.0 and later."""
     body = "<Envelope><Body><n1:login xmlns:n1='x'><n1:username>{0}</n1:username><n1:password>{1}</n1:password>"

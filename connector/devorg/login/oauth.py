@@ -1,4 +1,4 @@
-"""The token endpoint with its flows, revocation, and the identity URL.
+"""The token endpoint with its flows, and revocation.
 
 Errors of these resources have a shape of their own, `{"error", "error_description"}`, with HTTP 400.
 
@@ -13,14 +13,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import jwt
 from aiohttp import hdrs, web
 
 from connector.devorg.context import Context
-from connector.devorg.errors import OrgError
-from connector.devorg.middleware import bearer
 from connector.devorg.tokens import KeyPair
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -210,7 +207,7 @@ class LoginServer:
 
 
 def routes(context: Context, login: LoginServer) -> list[web.RouteDef]:
-    """Token endpoint, revocation and identity."""
+    """Token endpoint and revocation."""
 
     async def token(request: web.Request) -> web.Response:
         try:
@@ -226,23 +223,10 @@ def routes(context: Context, login: LoginServer) -> list[web.RouteDef]:
             return _refusal("invalid_token", "invalid token")
         return web.Response(headers=_NO_STORE)
 
-    async def identity(request: web.Request) -> web.Response:
-        try:
-            user_id = context.tokens.check(bearer(request.headers.get(hdrs.AUTHORIZATION)))
-        except OrgError:
-            return web.Response(status=403, text="Missing_OAuth_Token")
-        if user_id is None:
-            return web.Response(status=403, text="Bad_OAuth_Token")
-        wanted = (request.match_info["org_id"][:15], request.match_info["user_id"][:15])
-        if wanted != (context.tokens.org_id[:15], user_id[:15]):
-            return web.Response(status=403, text="Wrong_Org" if wanted[1] == user_id[:15] else "Bad_Id")
-        return web.json_response(_identity(context, user_id))
-
     return [
         web.post("/services/oauth2/token", token),
         web.post("/services/oauth2/revoke", revoke),
         web.get("/services/oauth2/revoke", revoke),
-        web.get("/id/{org_id}/{user_id}", identity),
     ]
 
 
@@ -267,28 +251,3 @@ async def _form(request: web.Request) -> dict[str, str]:
 def _refusal(error: str, description: str) -> web.Response:
     body = {"error": error, "error_description": description}
     return web.json_response(body, status=400, headers=_NO_STORE)
-
-
-def _identity(context: Context, user_id: str) -> dict[str, Any]:
-    """What the identity URL tells about the user, as far as a client can use it here."""
-    user = context.org.get("User", user_id) or {}
-    base = context.instance_url
-    return {
-        "id": f"{context.url}/id/{context.tokens.org_id}/{user_id}",
-        "asserted_user": True,
-        "user_id": user_id,
-        "organization_id": context.tokens.org_id,
-        "username": user.get("Username"),
-        "display_name": user.get("Name"),
-        "email": user.get("Email"),
-        "active": context.settings.user_active,
-        "user_type": "STANDARD",
-        "language": "en_US",
-        "locale": "en_US",
-        "urls": {
-            "rest": f"{base}/services/data/v{{version}}/",
-            "sobjects": f"{base}/services/data/v{{version}}/sobjects/",
-            "query": f"{base}/services/data/v{{version}}/query/",
-            "custom_domain": f"{urlsplit(base).scheme}://{urlsplit(base).netloc}",
-        },
-    }

@@ -48,6 +48,7 @@ ORGANIZATION: Mapping[str, Any] = {
         {"name": "InstanceName", "length": 5, "createable": False, "updateable": False},
         {"name": "IsSandbox", "type": "boolean", "createable": False, "updateable": False},
         {"name": "OrganizationType", "type": "picklist", "length": 40, "createable": False, "updateable": False},
+        {"name": "NamespacePrefix", "length": 15, "createable": False, "updateable": False},
         {"name": "TrialExpirationDate", "type": "datetime", "createable": False, "updateable": False},
     ],
 }

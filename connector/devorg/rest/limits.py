@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from connector.devorg.context import Context, version_of
+from connector.devorg.database import quoted
 from connector.devorg.settings import NEWEST_VERSION, OLDEST_VERSION
 
 BULK_BATCHES = 15_000
@@ -14,7 +15,7 @@ _RESOURCES = ("composite", "jobs", "limits", "query", "queryAll", "sobjects", "t
 
 
 def routes(context: Context) -> list[web.RouteDef]:
-    """The versions call (no login, not counted), the resources of a version, and its limits."""
+    """The versions call (no login, not counted), the resources of a version, its limits, the number of records."""
 
     async def versions(_request: web.Request) -> web.Response:
         return web.json_response([_version(number) for number in range(OLDEST_VERSION, NEWEST_VERSION + 1)])
@@ -26,6 +27,9 @@ def routes(context: Context) -> list[web.RouteDef]:
     async def limits(_request: web.Request) -> web.Response:
         return web.json_response(limits_now(context))
 
+    async def record_count(request: web.Request) -> web.Response:
+        return web.json_response({"sObjects": _record_counts(context, request.query.get("sObjects"))})
+
     return [
         web.get("/services/data", versions),
         web.get("/services/data/", versions),
@@ -33,6 +37,7 @@ def routes(context: Context) -> list[web.RouteDef]:
         web.get("/services/data/v{version}/", resources),
         web.get("/services/data/v{version}/limits", limits),
         web.get("/services/data/v{version}/limits/", limits),
+        web.get("/services/data/v{version}/limits/recordCount", record_count),
     ]
 
 
@@ -66,6 +71,23 @@ def limits_now(context: Context) -> dict[str, dict[str, int]]:
         "DataStorageMB": _left(DATA_STORAGE_MB, _stored_mb(context)),
         "FileStorageMB": _left(20, 0),
     }
+
+
+def _record_counts(context: Context, asked: str | None) -> list[dict[str, str | int]]:
+    """How many records some objects have, or all; those that are not there are left out, as deleted records are.
+
+    The real figures are those of some moment before; a client that is right with exact ones may not be with them.
+
+    Source: REST API Developer Guide, "Record Count".
+    """
+    names = context.schema.names() if asked is None else [name.strip() for name in asked.split(",")]
+    found = {schema.name: schema for schema in map(context.schema.get, names) if schema is not None}
+    return [{"count": _count(context, schema.table), "name": name} for name, schema in found.items()]
+
+
+def _count(context: Context, table: str) -> int:
+    statement = f'SELECT count(*) FROM {quoted(table)} WHERE "IsDeleted" = 0'  # noqa: S608 - a name of the schema
+    return int(context.database.connection.execute(statement).fetchone()[0])
 
 
 def _stored_mb(context: Context) -> int:
