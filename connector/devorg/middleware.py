@@ -12,6 +12,7 @@ from connector.devorg.clock import http_date
 from connector.devorg.context import CONTEXT, USER_ID, Context
 from connector.devorg.errors import OrgError
 from connector.devorg.faults import Fault
+from connector.devorg.markup import elements
 from connector.devorg.settings import NEWEST_VERSION, OLDEST_VERSION
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,10 @@ MOST_HEADER_BYTES = 16_384
 LONGEST_STALL_S = 3600
 _COMPRESS_FROM_BYTES = 2048
 _VERSIONED = re.compile(r"/services/data/v([1-9]\d)\.0(?:/|$)", re.ASCII)
+_ASYNC = re.compile(r"/services/async/([1-9]\d)\.0/", re.ASCII)
+_ASYNC_ERROR = """<?xml version="1.0" encoding="UTF-8"?>
+<error xmlns="http://www.force.com/2009/06/asyncapi/dataload">{0}</error>"""
+_ASYNC_CODES = {"NOT_FOUND": "InvalidUrl", "METHOD_NOT_ALLOWED": "MethodNotAllowed"}
 _GATEWAY_PAGE = "<html><head><title>{0}</title></head><body><h1>{0}</h1><p>{1}</p></body></html>"
 
 
@@ -29,6 +34,8 @@ def kinds_of(path: str) -> tuple[str, ...]:
     """Kinds of fault that may strike a request to `path`, the narrowest first."""
     if path.startswith("/services/data"):
         return ("bulk", "rest") if "/jobs/" in path else ("rest",)
+    if path.startswith("/services/async/"):
+        return ("bulk", "rest")
     if path.startswith(("/services/oauth2/", "/services/Soap/", "/id/")):
         return ("oauth",)
     return ("cometd",) if path.startswith("/cometd/") else ()
@@ -95,8 +102,9 @@ def _answer_of(request: web.Request, fault: Fault) -> web.Response:
     if "oauth" in kinds_of(request.path):
         body = {"error": fault.code, "error_description": fault.message}
         return web.json_response(body, status=fault.status, headers=fault.headers)
-    body_of_error = OrgError(fault.status, fault.code, fault.message).body()
-    return web.json_response(body_of_error, status=fault.status, headers=fault.headers)
+    answer = _refusal(request, OrgError(fault.status, fault.code, fault.message))
+    answer.headers.update(fault.headers or {})
+    return answer
 
 
 @web.middleware
@@ -115,7 +123,21 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
     except Exception:
         log.exception("server.request_failed method=%s path=%s", request.method, request.path)
         refusal = OrgError(500, "UNKNOWN_EXCEPTION", "An unexpected error occurred in the local org")
-    return web.json_response(refusal.body(), status=refusal.status)
+    return _refusal(request, refusal)
+
+
+def _refusal(request: web.Request, error: OrgError) -> web.Response:
+    """The error in the form of the API that was asked.
+
+    Source: Bulk API Developer Guide, "Errors"; answers recorded by its users, which are JSON where the request is.
+    """
+    if not request.path.startswith("/services/async/"):
+        return web.json_response(error.body(), status=error.status)
+    told = {"exceptionCode": _ASYNC_CODES.get(error.code, error.code), "exceptionMessage": error.message}
+    if request.content_type == "application/json":
+        return web.json_response(told, status=error.status)
+    text = _ASYNC_ERROR.format(elements(told))
+    return web.Response(text=text, status=error.status, content_type="application/xml", charset="UTF-8")
 
 
 def _as_org_error(request: web.Request, error: web.HTTPException) -> OrgError:
@@ -134,20 +156,21 @@ def _as_org_error(request: web.Request, error: web.HTTPException) -> OrgError:
 
 
 def data_middleware(context: Context) -> Middleware:
-    """For `/services/data/vXX.X`: the version, the login, and the count of API requests.
+    """For `/services/data/vXX.X` and `/services/async/XX.X`: the version, the login, and the count of API requests.
 
     Handlers find the user under `USER_ID`.
     """
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not request.path.startswith("/services/data/") or request.path == "/services/data/":
+        path = request.path
+        if not path.startswith(("/services/data/", "/services/async/")) or path == "/services/data/":
             return await handler(request)
-        versioned = _VERSIONED.match(request.path)
+        versioned = _VERSIONED.match(path) or _ASYNC.match(path)
         if versioned is None or not OLDEST_VERSION <= int(versioned.group(1)) <= NEWEST_VERSION:
             raise OrgError(404, "NOT_FOUND", "The requested resource does not exist")
         _check_header_size(request)
-        request[USER_ID] = _login_of(request, context)
+        request[USER_ID] = _session_of(request, context) if versioned.re is _ASYNC else _login_of(request, context)
         if context.usage.api.used() >= context.settings.api_limit:
             raise OrgError(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")
         context.usage.api.add()
@@ -193,6 +216,17 @@ def _login_of(request: web.Request, context: Context) -> str:
     user_id = context.tokens.check(bearer(request.headers.get(hdrs.AUTHORIZATION)))
     if user_id is None:
         raise OrgError(401, "INVALID_SESSION_ID", "Session expired or invalid")
+    return user_id
+
+
+def _session_of(request: web.Request, context: Context) -> str:
+    """The login of the first Bulk API, which has a header of its own.
+
+    Source: Bulk API Developer Guide, "Set a Session Header".
+    """
+    user_id = context.tokens.check(request.headers.get("X-SFDC-Session", ""))
+    if user_id is None:
+        raise OrgError(400, "InvalidSessionId", "Invalid session id")
     return user_id
 
 

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from connector.devorg import cometd
 from connector.devorg.admin import interface
+from connector.devorg.batch import server as batch
 from connector.devorg.clock import OrgClock
 from connector.devorg.context import CONTEXT, Context
 from connector.devorg.database import OrgDatabase
@@ -230,7 +231,7 @@ def _application(context: Context, keys: KeyPair, drop: interface.DropConnection
     app.add_routes(oauth.routes(context, login))
     app.add_routes(soap.routes(context, login))
     app.add_routes(identity.routes(context))
-    for module in (limits, sobjects, collections, query, tooling, replication, bulk, ingest, cometd):
+    for module in (limits, sobjects, collections, query, tooling, replication, bulk, ingest, batch, cometd):
         app.add_routes(module.routes(context))
     app.add_routes(interface.routes(context, keys, drop))
     app.cleanup_ctx.append(ingest.worker)

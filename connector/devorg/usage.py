@@ -48,7 +48,7 @@ class Usage:
         api: API requests that count towards the daily limit.
         delivered: Change events delivered, each once per subscriber.
         bulk_query_jobs: Bulk API query jobs made.
-        bulk_batches: Batches of up to 10,000 records that Bulk ingest jobs brought.
+        bulk_batches: Batches of up to 10,000 records that Bulk ingest jobs brought, and those of the first Bulk API.
         calls: API requests by method and path, for instance `PATCH /sobjects/{object}/{id}`.
         streaming_clients: CometD sessions now.
         logins: Token requests answered with a token, by grant type.

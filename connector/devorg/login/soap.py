@@ -3,18 +3,16 @@
 Source: SOAP API Developer Guide, "login()"; not available in API 65.0 and later.
 """
 
-import re
-from xml.sax.saxutils import escape, unescape
+from xml.sax.saxutils import escape
 
 from aiohttp import hdrs, web
 
 from connector.devorg.context import Context
 from connector.devorg.login.oauth import LoginRefusedError, LoginServer
+from connector.devorg.markup import text_of
 
 LAST_VERSION = 64
 _MOST_BODY_BYTES = 65_536
-_ELEMENT = r"<(?:\w+:)?{0}(?:\s[^>]*)?>([^<]*)</(?:\w+:)?{0}>"
-_ENTITIES = {"&quot;": '"', "&apos;": "'"}
 _ENVELOPE = """<?xml version="1.0" encoding="UTF-8"?>
 <soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/"\
  xmlns="urn:partner.soap.sforce.com" xmlns:sf="urn:fault.partner.soap.sforce.com"\
@@ -32,7 +30,7 @@ def routes(context: Context, login: LoginServer) -> list[web.RouteDef]:
             return _fault("sf:UNSUPPORTED_API_VERSION", "UNSUPPORTED_API_VERSION", "login() is not available")
         body = (await request.read())[:_MOST_BODY_BYTES].decode(errors="replace")
         try:
-            user_id = login.password_login(_text_of(body, "username"), _text_of(body, "password"))
+            user_id = login.password_login(text_of(body, "username"), text_of(body, "password"))
             session_id = login.issue(user_id)
         except LoginRefusedError:
             return _fault(
@@ -43,12 +41,6 @@ def routes(context: Context, login: LoginServer) -> list[web.RouteDef]:
         return _xml(_result(context, user_id, session_id, request.path), 200)
 
     return [web.post(r"/services/Soap/{api:[uc]}/{version:\d\d\.\d}{rest:.*}", answer)]
-
-
-def _text_of(body: str, name: str) -> str:
-    """Text of the first element of that name; no other part of XML is looked at."""
-    found = re.search(_ELEMENT.format(name), body)
-    return unescape(found.group(1), _ENTITIES) if found else ""
 
 
 def _result(context: Context, user_id: str, session_id: str, path: str) -> str:

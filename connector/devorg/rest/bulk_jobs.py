@@ -101,8 +101,9 @@ class BulkJobs:
     snapshot either. Two readers may take turns in one job: no method spans an `await`.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, key_prefix: str = "750") -> None:
         self._context = context
+        self._key_prefix = key_prefix
         self._database = context.database
         self._connection = context.database.connection
         self._connection.executescript(_TABLE)
@@ -118,7 +119,7 @@ class BulkJobs:
         plan = self._plan(query, operation)
         now_ms = self._context.clock.now_ms()
         job = Job(
-            id=new_id("750"),
+            id=new_id(self._key_prefix),
             user_id=user_id,
             operation=operation,
             query=query,
@@ -149,14 +150,14 @@ class BulkJobs:
             OrgError: 404 NOT_FOUND.
         """
         row = self._connection.execute("SELECT * FROM bulk_query_job WHERE id = ?", (job_id,)).fetchone()
-        if row is None:
+        if row is None or not job_id.startswith(self._key_prefix):
             raise OrgError(404, "NOT_FOUND", "The requested resource does not exist")
         return Job(**row)
 
     def all(self) -> list[Job]:
         """Return every job, the newest first."""
         rows = self._connection.execute("SELECT * FROM bulk_query_job ORDER BY made_ms DESC, rowid DESC")
-        return [Job(**row) for row in rows]
+        return [Job(**row) for row in rows if row["id"].startswith(self._key_prefix)]
 
     def step(self, job_id: str) -> bool:
         """Read the next slice of a job if one is due, and tell whether another one is.
