@@ -14,6 +14,7 @@ from connector.app.indexing import keep_indexed
 from connector.app.looking import CountedAnswers, metrics_jobs, metrics_of, page_jobs
 from connector.app.notify import ServiceManager, Watchdog
 from connector.app.org import Org, change_source, opened_org
+from connector.app.proving import prove
 from connector.app.reports import Observer, freshness_of, load_token, round_messages
 from connector.app.retention import keep_trimmed
 from connector.app.rules import inbound_rules, milliseconds, outbound_rules, query_rules
@@ -57,7 +58,7 @@ async def run_daemon(settings: Settings, stop: Stop) -> None:
     Raises:
         ConnectorError: What is not to be waited out.
     """
-    async with Database(settings.storage.path) as database:
+    async with Database(settings.storage.path, read_later=True) as database:
         signalling = _Signalling(settings, database)
         async with opened_org(settings, database, signalling.warner()) as org:
             await Daemon(settings, database, org, signalling).run(stop)
@@ -273,6 +274,7 @@ class Daemon:
                 "mesh.connection": self._mesh.run,
                 "serve.health": self._health.run,
                 "salesforce.budget": self._org.budget.run,
+                "store.prove": partial(prove, self._database),
                 "store.retention": partial(keep_trimmed, self._database, self._settings.storage),
                 "store.indexes": partial(keep_indexed, self._database, self._settings.synced),
                 "store.queued_commands": self._queued_commands,

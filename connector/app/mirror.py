@@ -11,6 +11,7 @@ import structlog
 from connector.app.clock import wall_clock_ms
 from connector.app.indexing import keep_indexed
 from connector.app.org import ORG_CURSOR
+from connector.app.proving import prove
 from connector.app.retention import keep_trimmed
 from connector.app.supervise import Jobs, Stop, run_jobs
 from connector.errors import LinkDown, PoisonError, StoreUnusable
@@ -33,7 +34,7 @@ async def run_mirror(settings: Settings, stop: Stop) -> None:
     Raises:
         ConnectorError: What is not to be waited out.
     """
-    async with Database(settings.storage.path) as database:
+    async with Database(settings.storage.path, read_later=True) as database:
         await database.run(partial(_refuse_connectors, settings))
         await MirrorProcess(settings, database).run(stop)
 
@@ -97,6 +98,7 @@ class MirrorProcess:
             drain=self._finish,
             watch={
                 "mesh.connection": self._mesh.run,
+                "store.prove": partial(prove, self._database),
                 "store.retention": partial(keep_trimmed, self._database, self._settings.storage),
                 "store.indexes": partial(
                     keep_indexed, self._database, lambda: self._mirror.copied, lambda _unit, _name: True

@@ -8,7 +8,6 @@ Source: SQLite, "SQLite Backup API", "PRAGMA integrity_check".
 """
 
 import contextlib
-import os
 import re
 import shutil
 import time
@@ -26,6 +25,7 @@ from connector.store.locking import FileLock
 from connector.store.migrate import APPLICATION_ID
 from connector.store.names import quoted
 from connector.store.queries import load
+from connector.store.seal import synced
 from connector.store.tables import objects
 from connector.store.transaction import transaction
 
@@ -165,7 +165,7 @@ def _copied(copy: Path, target: Path) -> None:
     except OSError as error:
         target.unlink(missing_ok=True)
         raise StoreFull(f"{target}: cannot be written ({error.strerror})") from error
-    _synced(target)
+    synced(target)
 
 
 def _last_version(path: Path) -> int:
@@ -222,17 +222,9 @@ def _set_aside(path: Path) -> Path | None:
 
 def _settle(partial: Path, made: Path) -> None:
     """Give a finished file its name, on the disk as well."""
-    _synced(partial)
+    synced(partial)
     partial.rename(made)
-    _synced(made.parent)
-
-
-def _synced(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    synced(made.parent)
 
 
 def _stamp(path: Path) -> str:

@@ -9,6 +9,8 @@ from typing import Self, TypeVar
 
 from connector.errors import StoreUnusable
 from connector.ports import Unit
+from connector.store.checks import read_whole
+from connector.store.pace import Pace
 from connector.store.session import Session
 
 T = TypeVar("T")
@@ -18,10 +20,15 @@ class Database:
     """The SQLite database of a daemon or of a command that takes its place: one writer thread.
 
     Use with `async with`; entering raises what `Session.open` does.
+
+    Args:
+        path: The SQLite file.
+        read_later: Enter without reading a sealed file, for a daemon: it calls `prove` once it is at work.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._session = Session(path)
+    def __init__(self, path: Path, *, read_later: bool = False) -> None:
+        self._path = path.resolve()
+        self._session = Session(path, read_later=read_later)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
     async def __aenter__(self) -> Self:
@@ -53,6 +60,25 @@ class Database:
     async def data_version(self) -> int:
         """A number that changes when another process has committed (a queued command), and by nothing of our own."""
         return await self._do(self._session.data_version)
+
+    async def prove(self) -> bool:
+        """Read the file whole for damage while units go on; False if it was given up, to be tried again another time.
+
+        It takes a quarter of one core at most, and is given up where the WAL grows too long meanwhile.
+
+        Raises:
+            StoreUnusable: Damaged.
+        """
+        pace = Pace(self._path)
+        try:
+            whole = await asyncio.to_thread(read_whole, self._path, pace.interrupted)
+        except StoreUnusable:
+            self._session.sound = False
+            raise
+        finally:
+            pace.stop.set()
+        self._session.sound = self._session.sound or whole
+        return whole
 
     async def _do(self, job: Callable[[], T]) -> T:
         try:

@@ -15,6 +15,7 @@ from connector.store.failures import translated
 from connector.store.locking import FileLock
 from connector.store.migrate import SCHEMA_VERSION, migrate
 from connector.store.refit import refit_function
+from connector.store.seal import break_seal, seal, sealed
 from connector.store.transaction import transaction
 from connector.store.unit import StoreUnit
 
@@ -40,6 +41,8 @@ PRAGMA analysis_limit = 1000;
 PRAGMA trusted_schema = OFF;
 """
 _CACHED_STATEMENTS = 200
+# For readers to end, when the WAL is copied back for the last time.
+_LAST_CHECKPOINT_MS = 500
 
 
 class Session:
@@ -49,12 +52,19 @@ class Session:
         path: The SQLite file.
         guest: A guest is a second writer beside a daemon that may be running (to queue commands): it takes no lock,
             and makes, checks and migrates nothing.
+        read_later: Open a file that is still sealed without reading it; whoever asks for that has it read afterwards.
+
+    Attributes:
+        sound: Every page was read since the file was opened, or before, and nothing has shown a damage: only then is it
+            sealed at the end.
     """
 
-    def __init__(self, path: Path, *, guest: bool = False) -> None:
+    def __init__(self, path: Path, *, guest: bool = False, read_later: bool = False) -> None:
         # SQLite names the WAL after the file that a link points at; so must the lock be.
         self._path = path.resolve()
         self._guest = guest
+        self._read_later = read_later
+        self.sound = False
         self._lock = FileLock(self._path)
         self._connection: apsw.Connection | None = None
         self._unit: StoreUnit | None = None
@@ -78,13 +88,17 @@ class Session:
             with translated(self._path):
                 self._connect()
         except BaseException:
+            self.sound = False
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the file and give back the lock; what was committed stays."""
+        """Close the file, seal it where it is known to be sound, give back the lock; what was committed stays."""
         if self._connection is not None:
+            emptied = self.sound and self._wal_emptied(self._connection)
             self._connection.close()
+            if emptied:
+                seal(self._path)
         self._connection = self._unit = None
         self._lock.release()
 
@@ -99,8 +113,12 @@ class Session:
         """
         if self._connection is None or self._unit is None:
             raise StoreUnusable(f"{self._path} is closed")
-        with translated(self._path), transaction(self._connection):
-            return work(self._unit)
+        try:
+            with translated(self._path), transaction(self._connection):
+                return work(self._unit)
+        except StoreUnusable:
+            self.sound = False
+            raise
 
     def data_version(self) -> int:
         """A number that changes whenever another connection has committed, and by nothing of this one's.
@@ -122,9 +140,22 @@ class Session:
         self.close()
 
     def _check(self) -> None:
-        version = check_file(self._path, thorough=not self._guest)
-        if self._guest and version != SCHEMA_VERSION:
-            raise StoreUnusable(f"{self._path} is not set up for this version: run `salesforce-sync sync` first")
+        if self._guest:
+            if check_file(self._path, thorough=False) != SCHEMA_VERSION:
+                raise StoreUnusable(f"{self._path} is not set up for this version: run `salesforce-sync sync` first")
+            return
+        self.sound = not (self._read_later and sealed(self._path))
+        check_file(self._path, thorough=self.sound)
+        break_seal(self._path)
+
+    def _wal_emptied(self, connection: apsw.Connection) -> bool:
+        """Copy the WAL back, to the disk; False where a reader holds on to it, or the disk has no room."""
+        try:
+            connection.set_busy_timeout(_LAST_CHECKPOINT_MS)
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
+        except apsw.Error:
+            return False
+        return not busy
 
     def _connect(self) -> None:
         connection = apsw.Connection(str(self._path), statementcachesize=_CACHED_STATEMENTS)
@@ -138,7 +169,12 @@ class Session:
         connection.create_scalar_function("refit", refit_function, 3, deterministic=True)
         if not self._guest:
             before, after = migrate(connection)
-            log.info("store.opened", schema=after, migrated_from=before if before != after else None)
+            log.info(
+                "store.opened",
+                schema=after,
+                migrated_from=before if before != after else None,
+                read="whole" if self.sound else "later",
+            )
         self._unit = StoreUnit(connection)
         if not self._guest:
             with transaction(connection):
