@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from connector.store.seal import seal
+from connector.store.session import PAGE_BYTES
 from tests.broker import BrokerOptions, ProcessBroker
 from tests.e2e.making import MakeStack
 from tests.e2e.processes import DaemonProcess
@@ -177,6 +179,28 @@ def test_a_database_that_is_not_for_us(stack: Stack, tmp_path: Path, kind: str) 
     assert str(path) in lines[-1]
     assert path.read_bytes() == before
     assert not [p for p in path.parent.iterdir() if p.suffix in (".db-wal", ".db-journal") and p.stat().st_size]
+
+
+def test_a_replica_that_decayed_on_its_disk(stack: Stack, tmp_path: Path) -> None:
+    """Found a few seconds after a start that need not read it: exit 2 with what to do, and no start after that."""
+    path = tmp_path / "data" / "salesforce.db"
+    stack.configure({"storage": {"path": str(path)}})
+    stack.daemon.launch()
+    until(lambda: len(stack.daemon.events("load.finished")) == len(stack.objects))
+    stack.daemon.until_logged("store.read_whole")
+    assert stack.daemon.stop() == 0
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
+        (page,) = file.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'contact_search_docsize'").fetchone()
+    with path.open("r+b") as data:
+        data.seek((page - 1) * PAGE_BYTES)
+        data.write(b"\xa5" * PAGE_BYTES)
+    seal(path)  # a disk that loses what it held moves no times
+    for opened in (["later"], []):
+        code, lines = ended(stack.daemon)
+        assert code == 2
+        assert f"{path} is damaged" in lines[-1]
+        assert "restore a backup" in lines[-1]
+        assert [event["read"] for event in stack.daemon.events("store.opened")] == opened
 
 
 def test_a_replica_of_another_org(stack: Stack, tmp_path: Path) -> None:
