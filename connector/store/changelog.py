@@ -70,7 +70,7 @@ class ChangeLog(Positions):
         if version > self.last_version():
             raise ValueError(f"version {version} has not been given out")
         if version > published:
-            self._db.execute(_SQL["mark_published"], {"at": iso(at_ms), "from": published, "to": version})
+            self._db.execute(_SQL["mark_published"], (version, iso(at_ms)))
             self.set_cursor("published", str(version), at_ms)
 
     def changes(self, since: int, limit: int, object_name: str | None = None) -> Sequence[Change]:
@@ -143,6 +143,7 @@ class ChangeLog(Positions):
     def trim_log(self, version: int) -> int:
         """Forget the changes up to a version, which must be published; returns how many there were."""
         self._db.execute(_SQL["forget_blocks"], ((version + 1) // BLOCK,))
+        self._db.execute(_SQL["forget_published"], (version,))
         self._db.execute(_SQL["trim"], (version,))
         return self._db.changes()
 

@@ -171,7 +171,7 @@ def test_a_log_that_no_longer_reaches_back(make_stack: MakeStack, tmp_path: Path
     stack.settled()
     assert stack.daemon.stop() == 0
     with closing(sqlite3.connect(stack.replica.path)) as database, database:
-        database.execute("DELETE FROM change")
+        database.execute("DELETE FROM change_log")
     stack.start()
     with mirror_at(tmp_path, stack.broker) as mirror:
         mirror.until_equal(stack)

@@ -15,6 +15,7 @@ from connector.model.message import Message
 from connector.ports import Unit
 from connector.store import ReadOnlyReplica, Session
 from connector.store import backup as copies
+from connector.store.columns import iso
 from connector.store.migrate import SCHEMA_VERSION
 from tests.store_nouns import NOW_MS, WIDGET, change, record
 
@@ -189,6 +190,12 @@ def test_a_wal_that_was_left_alone_does_not_come_to_stand_beside_the_backup(path
     assert not place.with_name(f"{path.name}-wal").exists()
 
 
+def published_at(path: Path) -> list[str | None]:
+    """Of each change in the log."""
+    with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as reader:
+        return [row[0] for row in reader.execute("SELECT published_at FROM change ORDER BY version")]
+
+
 def test_what_was_not_published_is_published_after_a_restore(path: Path, tmp_path: Path) -> None:
     """Under numbers behind the leap, with the messages that wait for it and the records that carry it."""
     with Session(path) as session:
@@ -203,7 +210,9 @@ def test_what_was_not_published_is_published_after_a_restore(path: Path, tmp_pat
         assert session.run(lambda unit: unit.changes(0, 9, "Widget__c")) == session.run(lambda unit: unit.changes(0, 9))
         assert session.run(lambda unit: unit.queue_depths())["outbox"] == 3
         assert session.run(lambda unit: unit.due(9)) == []
-        session.run(lambda unit: unit.mark_published(1_000_002, NOW_MS))
+        assert published_at(path) == [iso(NOW_MS)] * 3 + [None] * 2
+        session.run(lambda unit: unit.mark_published(1_000_002, NOW_MS + 1))
+        assert published_at(path) == [iso(NOW_MS)] * 3 + [iso(NOW_MS + 1)] * 2
         assert [m.after_version for m in session.run(lambda unit: unit.due(9))] == [1_000_002]
         one = record(1)
         assert session.run(lambda unit: unit.records(WIDGET, [one.id]))[one.id].version == 1_000_002

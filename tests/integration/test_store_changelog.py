@@ -1,7 +1,7 @@
 """The change log: numbers, order, what can be asked of it."""
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +63,7 @@ def assert_by_blocks(folder: Path, query: str, bindings: Mapping[str, Any]) -> N
     connection.close()
     assert [step for step in plan if "DISTINCT" not in step] == [
         "SEARCH change_block USING PRIMARY KEY (object=? AND block>?)",
-        "SEARCH change USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
+        "SEARCH change_log USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)",
     ]
 
 
@@ -151,6 +151,27 @@ def test_the_public_columns_read_as_the_contract_says(session: Session, tmp_path
     connection.close()
     what = (1, "Widget__c", record_id(1), "update", '["Name"]', '{"Name":null}', '{"Name":"new"}', "stream", None)
     assert row == (*what, "2026-11-22T17:26:40.120Z", "2026-11-22T17:26:40.157Z", None)
+
+
+@pytest.mark.parametrize("library", [apsw.Connection, sqlite3.connect])
+def test_what_others_ask_of_the_log_reads_its_rows_once(
+    session: Session, tmp_path: Path, library: Callable[[str], Any]
+) -> None:
+    """`change` is a view: a version is found by its number, and each moment by a step through an index of its own."""
+    session.run(lambda unit: unit.append([change(number) for number in range(10)]))
+    moment = ["CORRELATED SCALAR SUBQUERY", "SEARCH change_published USING INTEGER PRIMARY KEY (rowid>?)"]
+    with closing(library(str(tmp_path / "replica.db"))) as other:
+
+        def plan(query: str) -> list[str]:
+            steps = other.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+            return [str(step[3]).rstrip("0123456789 ") for step in steps]
+
+        assert plan("SELECT * FROM change") == ["SCAN change_log", *moment]
+        assert plan("SELECT * FROM change WHERE version > 3") == [
+            "SEARCH change_log USING INTEGER PRIMARY KEY (rowid>?)",
+            *moment,
+        ]
+        assert plan("SELECT * FROM change ORDER BY version DESC LIMIT 3") == ["SCAN change_log", *moment]
 
 
 def test_versions_have_no_holes_and_never_come_twice(session: Session) -> None:

@@ -248,7 +248,7 @@ async def test_several_readers_answer_at_once(session: Session, tmp_path: Path) 
         with pytest.raises(ValueError, match="Nope"):
             await readers.read(lambda snapshot: snapshot.count("Nope"), timeout_s=30)
         with pytest.raises(StoreUnusable, match="read-only"):
-            await readers.read(lambda s: s._open.execute("DELETE FROM change"), timeout_s=30)  # type: ignore[attr-defined]  # a reader's own
+            await readers.read(lambda s: s._open.execute("DELETE FROM change_log"), timeout_s=30)  # type: ignore[attr-defined]  # a reader's own
         assert await readers.read(lambda snapshot: snapshot.version(), timeout_s=30) == 0
     with pytest.raises(StoreUnusable, match="closed"):
         await readers.read(lambda snapshot: snapshot.version(), timeout_s=30)

@@ -25,6 +25,7 @@ CONTACTS = 4_000
 CHANGES = 300
 MOST_PAGES = 6.3
 MOST_PAGES_WITH_WORDS = 10.3
+MOST_PAGES_OF_A_MARK = 2
 SPEC = contact_spec("Birthdate")
 STREAM = "stream:cometd:/data/ChangeEvents"
 _WORDS = ("Anna", "Björn", "Chloé", "Dmitri", "Elif", "Farid", "Grace", "Hiro", "Inès", "João", "Kofi", "Lena")
@@ -101,3 +102,15 @@ def test_a_change_of_words_alone_writes_hardly_more(replica: tuple[Session, Path
     """The text index is told of several at once."""
     written = applied_alone(*replica, "Phone", [f"+1 556 {n:07d}" for n in range(CHANGES)])
     assert written.total() / CHANGES < MOST_PAGES_WITH_WORDS, written
+
+
+def test_the_moment_of_its_publishing_does_not_write_a_change_again(replica: tuple[Session, Path]) -> None:
+    """It is beside the log: five hundred changes of one moment take as many pages as one."""
+    session, path = replica
+    connection = session._connection
+    assert connection is not None
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    session.run(lambda unit: unit.mark_published(500, T0))
+    written = pages_written(path)
+    assert written["change_published"] == 1
+    assert written.total() <= MOST_PAGES_OF_A_MARK, written

@@ -140,13 +140,13 @@ SELECT record_id FROM command INDEXED BY command_record
 WHERE record_id IN (SELECT value FROM json_each(:ids)) AND record_id IS NOT NULL AND object = :object
     AND operation IN ('create', 'upsert')
 UNION
-SELECT id FROM change INDEXED BY change_id
+SELECT id FROM change_log INDEXED BY change_id
 WHERE id IN (SELECT value FROM json_each(:ids)) AND object = :object AND operation = 'create'
     AND command_id IS NOT NULL;
 
 -- name: creations_seen
-SELECT command.command_id, change.id FROM command JOIN change ON change.version = command.change_version
-WHERE command.command_id IN (SELECT value FROM json_each(:ids)) AND change.operation = 'create';
+SELECT command.command_id, change_log.id FROM command JOIN change_log ON change_log.version = command.change_version
+WHERE command.command_id IN (SELECT value FROM json_each(:ids)) AND change_log.operation = 'create';
 
 -- name: accepted_since
 SELECT accepted_at FROM command

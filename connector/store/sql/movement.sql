@@ -2,7 +2,7 @@
 
 -- name: applied
 SELECT CAST(unixepoch(applied_at) AS INTEGER) AS second, count(*)
-FROM (SELECT applied_at FROM change WHERE version > :since ORDER BY version DESC LIMIT :most)
+FROM (SELECT applied_at FROM change_log WHERE version > :since ORDER BY version DESC LIMIT :most)
 GROUP BY second ORDER BY second;
 
 -- name: lags
@@ -14,11 +14,11 @@ ORDER BY version DESC LIMIT :most;
 
 -- name: counts
 SELECT object, operation, origin, count(*)
-FROM (SELECT object, operation, origin FROM change WHERE version > :since ORDER BY version LIMIT :most)
+FROM (SELECT object, operation, origin FROM change_log WHERE version > :since ORDER BY version LIMIT :most)
 GROUP BY object, operation, origin;
 
 -- name: counted_to
-SELECT max(version) FROM (SELECT version FROM change WHERE version > :since ORDER BY version LIMIT :most);
+SELECT max(version) FROM (SELECT version FROM change_log WHERE version > :since ORDER BY version LIMIT :most);
 
 -- name: commands_by_status
 SELECT status, count(*) FROM command GROUP BY status;

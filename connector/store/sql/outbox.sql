@@ -3,7 +3,7 @@
 INSERT INTO outbox (after_version, topic, payload, qos, retain, content_type, correlation)
 VALUES (
     max(
-        coalesce((SELECT max(version) FROM change), 0),
+        coalesce((SELECT max(version) FROM change_log), 0),
         coalesce((SELECT CAST(value AS INTEGER) FROM cursor WHERE name = 'published'), 0)
     ),
     ?, ?, ?, ?, ?, ?

@@ -1,5 +1,5 @@
 -- name: oldest_published
-SELECT version, applied_at FROM change WHERE version <= :published ORDER BY version LIMIT :limit;
+SELECT version, applied_at FROM change_log WHERE version <= :published ORDER BY version LIMIT :limit;
 
 -- name: trim_commands
 DELETE FROM command WHERE seq IN (

@@ -1,6 +1,6 @@
 -- The change log, which is also the outbox of changes: a change is published once `version` is not above the
 -- watermark in cursor 'published'.
-CREATE TABLE change (
+CREATE TABLE change_log (
     version INTEGER PRIMARY KEY CHECK (version > 0),
     object TEXT NOT NULL,
     id TEXT NOT NULL,
@@ -16,18 +16,35 @@ CREATE TABLE change (
     commit_user TEXT,
     commit_transaction TEXT,
     commit_sequence INTEGER,
-    applied_at TEXT NOT NULL,
-    published_at TEXT
+    applied_at TEXT NOT NULL
 ) STRICT;
+
+-- When the changes above the last entry, up to and with `version`, were acknowledged by the broker. Beside the log: a
+-- column in it would have each row, with its pages, written a second time.
+CREATE TABLE change_published (
+    version INTEGER PRIMARY KEY,
+    at TEXT NOT NULL
+) STRICT;
+
+-- What others read.
+CREATE VIEW change AS
+SELECT
+    version, object, id, operation, changed, before, after, record, origin, command_id,
+    committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at,
+    (
+        SELECT at FROM change_published
+        WHERE change_published.version >= change_log.version ORDER BY change_published.version LIMIT 1
+    ) AS published_at
+FROM change_log;
 
 -- Of one record, a block of 16,384 versions after the other: what is written lies in the newest block, and what is trimmed
 -- in the oldest, on few pages, while an index by id alone has a page of its own for nearly every change. What the planner
 -- is told (blocks, changes of one id in one) has it look into each block for `id = ?` instead of reading the log.
-CREATE INDEX change_id ON change (version >> 14, id);
+CREATE INDEX change_id ON change_log (version >> 14, id);
 ANALYZE change_id;
-INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('change', 'change_id', '1000000 16384 2');
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('change_log', 'change_id', '1000000 16384 2');
 
--- Which objects have changes in the 64 versions from 64 * `block` on; an index of `change` by object would be one page
+-- Which objects have changes in the 64 versions from 64 * `block` on; an index of the log by object would be one page
 -- more to write with each change.
 CREATE TABLE change_block (
     object TEXT NOT NULL,
