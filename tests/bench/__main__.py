@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.bench import bridging, commands, load, million, reads, stream
+from tests.bench import beside, bridging, commands, load, million, reads, stream
 from tests.bench.harness import SHIPPED, Figure, document, machine, table
 from tests.broker import BrokerOptions, ProcessBroker
 from tests.e2e.stack import Stack
@@ -48,6 +48,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "pubsub": stream.pubsub,
     "bridge": bridging.bridge,
     "load": load.load,
+    "tools": beside.beside,
     "million": million.million,
     "commands": commands_benchmark,
     "reads": reads_benchmark,

@@ -2,9 +2,11 @@
 
 `python -m tests.bench.feed_rows --org URL --port N --count N` stands before a local org, which answers everything else.
 It holds so many contacts, and answers for them: their number, a Bulk query for all of them, and queries by Id. When a
-page was asked for and when it was sent is told by `GET /feed/pages`, by the machine's monotonic clock.
+page was asked for and when it was sent is told by `GET /feed/pages`, by the machine's monotonic clock. For the first
+Bulk API `POST /feed/make` makes the result beforehand, `{"names": [...]}`; its jobs and batches are the org's.
 
-Source: Bulk API 2.0 and Bulk API Developer Guide, "Get Results for a Query Job"; REST API Developer Guide, "Query".
+Source: Bulk API 2.0 and Bulk API Developer Guide, "Get Results for a Query Job", "Use Bulk Query"; REST API Developer
+Guide, "Query".
 """
 
 import argparse
@@ -24,6 +26,7 @@ ROWS_PER_QUERY = 2_000
 JOB = "750bn0000000001AAA"
 _STAMP = "2026-01-02T03:04:05.000"
 _COLUMNS = re.compile(r"SELECT (.+) FROM Contact", re.IGNORECASE)
+_BATCH = re.compile("<id>(751[^<]+)</id>")
 _BY_ID = re.compile(r"SELECT (.+) FROM Contact(?: WHERE Id > '(\w+)')? ORDER BY Id LIMIT 2000$")
 
 
@@ -43,6 +46,8 @@ class Rows:
         self._making: asyncio.Task[list[bytes]] | None = None
         self._bulk: list[bytes] = []
         self._queried: dict[str, bytes] = {}
+        self._made: dict[tuple[str, ...], bytes] = {}  # results of the first Bulk API, by their columns
+        self._batches: dict[str, tuple[str, ...]] = {}  # its batches' columns
         self._pages: list[tuple[float, float]] = []
 
     async def query(self, request: web.Request) -> web.Response:
@@ -88,6 +93,28 @@ class Rows:
         """It has been read."""
         return web.Response(status=204)
 
+    async def make(self, request: web.Request) -> web.Response:
+        """Make the result of a batch that selects these fields."""
+        names = tuple((await request.json())["names"])
+        pages = await asyncio.to_thread(csv_pages, self._count, list(names))
+        self._made[names] = b"".join([pages[0], *(page.partition(b"\n")[2] for page in pages[1:])])
+        return web.json_response({"bytes": len(self._made[names])})
+
+    async def add_batch(self, request: web.Request) -> web.Response:
+        """The org's; we note what it selects."""
+        answer = await self._front.ask(request)
+        found = _COLUMNS.match(await request.text())
+        batch = _BATCH.search(answer.text or "")
+        if found is None or batch is None:
+            raise web.HTTPBadRequest
+        self._batches[batch.group(1)] = tuple(_names(found.group(1)))
+        return answer
+
+    async def batch_result(self, request: web.Request) -> web.Response:
+        """What was made for its fields."""
+        body = self._made[self._batches[request.match_info["batch"]]]
+        return self._sent(time.monotonic(), web.Response(body=body, content_type="text/csv"))
+
     async def pages(self, _request: web.Request) -> web.Response:
         """When each page was asked for, and when it was sent."""
         return web.json_response(self._pages)
@@ -98,7 +125,7 @@ class Rows:
 
     def _make_queried(self, names: list[str]) -> None:
         for at in range(0, self._count, ROWS_PER_QUERY):
-            rows = [_contact(number) for number in range(at, min(at + ROWS_PER_QUERY, self._count))]
+            rows = [contact(number) for number in range(at, min(at + ROWS_PER_QUERY, self._count))]
             records = [{"attributes": {"type": "Contact"}} | {name: row.get(name) for name in names} for row in rows]
             body = orjson.dumps({"totalSize": len(records), "done": True, "records": records})
             self._queried[str(_id(at - 1)) if at else ""] = body
@@ -118,7 +145,7 @@ def _csv_page(names: list[str], numbers: range) -> bytes:
     """As the Bulk API writes it: every value in quotes, nothing for null."""
     lines = [",".join(f'"{name}"' for name in names)]
     for number in numbers:
-        row = _contact(number)
+        row = contact(number)
         texts = (("" if row.get(name) is None else str(row[name])) for name in names)
         lines.append(",".join(f'"{text}"' for text in texts).replace('"False"', '"false"').replace("+0000", "Z"))
     return ("\n".join(lines) + "\n").encode()
@@ -128,11 +155,13 @@ def _id(number: int) -> str:
     return to_record_id(f"003bn{number:010d}")
 
 
-def _contact(number: int) -> dict[str, Any]:
+def contact(number: int) -> dict[str, Any]:
+    """The contact of that number, from 0, as far as its fields are set."""
     first, last = f"First{number % 97}", f"Last{number % 3_001}"
     return {
         "Id": _id(number),
         "IsDeleted": False,
+        "IsEmailBounced": False,
         "LastModifiedDate": f"{_STAMP}+0000",
         "SystemModstamp": f"{_STAMP}+0000",
         "FirstName": first,
@@ -159,12 +188,15 @@ def main() -> None:
     app.add_routes(
         [
             web.get("/feed/pages", rows.pages),
+            web.post("/feed/make", rows.make),
             web.get("/services/data/{version}/query", rows.query),
             web.get("/services/data/{version}/query/", rows.query),
             web.post(jobs, rows.make_job),
             web.get(f"{jobs}/{JOB}", rows.job),
             web.get(f"{jobs}/{JOB}/results", rows.results),
             web.delete(f"{jobs}/{JOB}", rows.delete_job),
+            web.post("/services/async/{version}/job/{job}/batch", rows.add_batch),
+            web.get("/services/async/{version}/job/{job}/batch/{batch}/result/{result}", rows.batch_result),
             web.route("*", "/{path:.*}", front.ask),
         ]
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import npm
-from tests.bench import bridging, load, million, stream
+from tests import npm, pypi
+from tests.bench import beside, bridging, extract, load, million, stream
 from tests.bench.harness import Figure, document, machine, table
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -72,6 +72,33 @@ def test_a_first_load(tmp_path: Path) -> None:
         "rows a second of our own time, by REST",
     }
     assert figures[0].ceiling
+
+
+@pytest.mark.timeout(900)
+def test_beside_the_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of those that can be installed loads the same contacts; without the others a line says so."""
+    installed = {
+        beside.SINGER: extract.singer_programs() is not None,
+        beside.CUMULUSCI: extract.cumulusci_programs() is not None,
+    }
+    scale = beside.Scale(contacts=1500)
+    figures = beside.beside(tmp_path / "all", scale)
+    loaders = ["the daemon", beside.SCRIPT, *(name for name, there in installed.items() if there)]
+    assert _told(figures) == {
+        name
+        for who in loaders
+        for name in (
+            f"1,500 contacts, {who}: rows a second",
+            f"{who}: rows a second of processor",
+            f"{who}: peak memory",
+        )
+    }
+    assert all(figure.value > 0 for figure in figures)
+    monkeypatch.setattr(pypi, "installed", lambda _source, _place: None)
+    assert len(_told(beside.beside(tmp_path / "few", scale))) == 6
+    said = capsys.readouterr().err
+    assert f"{beside.SINGER}: left out" in said
+    assert f"{beside.CUMULUSCI}: left out" in said
 
 
 def test_a_million_records(tmp_path: Path) -> None:
