@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 MISSING = "its packages cannot be installed from PyPI"
+_TIMEOUT_S = 280.0
 
 
 def installed(source: Path, place: Path) -> Path | None:
@@ -15,9 +16,10 @@ def installed(source: Path, place: Path) -> Path | None:
         shutil.rmtree(place, ignore_errors=True)
         pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         for words in ([sys.executable, "-m", "venv", str(place)], [*pip, "-r", str(source)]):
-            ran = subprocess.run(words, capture_output=True, text=True, timeout=280, check=False)  # noqa: S603 - pip
-            if ran.returncode != 0:
-                sys.stderr.write(ran.stderr)
+            try:
+                subprocess.run(words, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)  # noqa: S603 - pip
+            except subprocess.SubprocessError as error:
+                sys.stderr.write(f"{error}\n{getattr(error, 'stderr', None) or ''}")
                 return None
         shutil.copyfile(source, done)
     return place / "bin"

@@ -61,7 +61,7 @@ def _tools(directory: Path, stack: Stack, rows: RowsProcess, count: int) -> Iter
             yield from _figures(SINGER, count, spent.seconds, spent.processor_s, spent.peak_mb)
         cci = extract.cumulusci_programs()
         if cci is None:
-            sys.stderr.write(f"{CUMULUSCI}: left out: {pypi.MISSING}\n")
+            sys.stderr.write(f"{CUMULUSCI}: left out: {pypi.MISSING}, or there is no git\n")
         else:
             extract.cumulusci_prepared(directory, stack.told, names)
             rows.make(["Id", *names, "SystemModstamp"])

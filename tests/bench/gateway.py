@@ -68,7 +68,7 @@ class Gateway:
             else:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                 await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+        except (OSError, asyncio.IncompleteReadError):
             pass  # whoever asked has gone
         finally:
             writer.close()
@@ -79,8 +79,8 @@ class Gateway:
             async with asyncio.TaskGroup() as both:
                 both.create_task(_copy(reader, to_org))
                 both.create_task(_copy(from_org, writer))
-        except* ConnectionError:
-            pass
+        except* OSError:
+            pass  # one side has gone, or says nothing when the other hangs up
         finally:
             to_org.close()
 

@@ -3,7 +3,10 @@
 The org is the local one itself, with nothing before it.
 """
 
+import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests import pypi
-from tests.bench import extract
+from tests.bench import extract, metered
 from tests.bench.gateway import MY_DOMAIN, gateway
 from tests.bench.load import loading
 from tests.e2e.stack import Stack
@@ -114,3 +117,25 @@ def test_cumulusci(settled: Settled) -> None:
     assert (empty["Birthdate"], empty["MailingCity"], empty["MailingLatitude"]) == ("", "", "")
     with pytest.raises(AssertionError, match="Table already exists"):
         extract.cumulusci(programs, directory, through)
+
+
+def test_packages_that_cannot_be_installed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Are none, at the next time as well, and why stands on the terminal."""
+    source, place = tmp_path / "wanted.txt", tmp_path / "place"
+    source.write_text(f"{tmp_path}/nowhere\n", encoding="utf-8")
+    for _ in range(2):
+        assert pypi.installed(source, place) is None
+        assert "nowhere" in capsys.readouterr().err
+
+
+def test_what_a_program_took_is_its_own(tmp_path: Path) -> None:
+    """Processor, memory and exit code are those of the program, however large the one that asks is."""
+    large = bytearray(200 << 20)
+    told = tmp_path / "told.json"
+    program = "import sys, time; block = bytearray(50 << 20); t = time.process_time() + 0.3\n"
+    program += "while time.process_time() < t: pass\nsys.exit(3)"
+    command = [sys.executable, "-I", metered.__file__, str(told), sys.executable, "-I", "-c", program]
+    assert subprocess.run(command, check=False).returncode == 3  # noqa: S603 - the program above
+    found = json.loads(told.read_text("utf-8"))
+    assert 0.3 <= found["processor_s"] <= found["seconds"] + 0.1
+    assert 50 < found["peak_mb"] < 100 < len(large) >> 20
