@@ -9,7 +9,6 @@ from connector.app.clock import wall_clock_ms
 from connector.app.org import Org
 from connector.app.supervise import Job
 from connector.mesh.envelope import Envelope
-from connector.metrics.endpoint import ChangeFollower, MetricsEndpoint
 from connector.metrics.metrics import Metrics
 from connector.model.command import Command, CommandStatus
 from connector.model.message import Message
@@ -40,6 +39,10 @@ def metrics_jobs(
     address = settings.metrics.address
     if address is None:
         return {}
+    from connector.metrics.endpoint import (  # noqa: PLC0415 - with a web server: only where it is served
+        ChangeFollower,
+        MetricsEndpoint,
+    )
 
     async def seen() -> Any:
         now = await observe()

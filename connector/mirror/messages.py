@@ -34,7 +34,7 @@ _TYPES: Mapping[Kind, str] = {
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, defer_build=True)
 
 
 class Reply(_Document):
@@ -98,7 +98,7 @@ class Table(_Document):
 
 
 class _ChangeData(ChangeDocument):
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, defer_build=True)
 
     object: _ApiName
 

@@ -30,7 +30,8 @@ def _open(schema: dict[str, Any]) -> None:
 class Document(BaseModel):
     """A JSON object with exactly these members in this release."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra=_open)
+    # Built where they are asked for: the daemon sends what they describe, and needs none of them.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra=_open, defer_build=True)
 
 
 class CommitDocument(Document):

@@ -17,7 +17,7 @@ CommandId = Annotated[str, Field(pattern=COMMAND_ID)]
 class ExternalId(BaseModel):
     """The external id that an upsert goes by."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     field: str = Field(min_length=1, max_length=80)
     value: str = Field(min_length=1, max_length=255)
@@ -27,7 +27,11 @@ class Base(BaseModel):
     """The state that the sender had seen: either `version` or `last_modified`."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, json_schema_extra={"oneOf": [told("version"), told("last_modified")]}
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        defer_build=True,
+        json_schema_extra={"oneOf": [told("version"), told("last_modified")]},
     )
 
     version: int | None = Field(None, ge=0, description="Of a change, or of a record in a reply.")
@@ -57,7 +61,7 @@ class CommandPayload(BaseModel):
     nothing is stored or sent: the result says what would be. Commands on one record run in the order they came.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     command_id: CommandId | None = Field(
         None,
