@@ -1,4 +1,4 @@
-"""The daemon: every part opened, wired and run until told to stop."""
+"""The daemon: every part wired and run until told to stop. `opening.py` begins it."""
 
 import asyncio
 import random
@@ -52,16 +52,15 @@ log = structlog.get_logger()
 QUEUED_LOOK_S = 0.2
 
 
-async def run_daemon(settings: Settings, stop: Stop) -> None:
-    """The daemon, from settings to the end.
+async def run_parts(settings: Settings, database: Database, stop: Stop) -> None:
+    """The daemon, from an open database to the end.
 
     Raises:
         ConnectorError: What is not to be waited out.
     """
-    async with Database(settings.storage.path, read_later=True) as database:
-        signalling = _Signalling(settings, database)
-        async with opened_org(settings, database, signalling.warner()) as org:
-            await Daemon(settings, database, org, signalling).run(stop)
+    signalling = _Signalling(settings, database)
+    async with opened_org(settings, database, signalling.warner()) as org:
+        await Daemon(settings, database, org, signalling).run(stop)
 
 
 class _Signalling:

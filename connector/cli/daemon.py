@@ -5,7 +5,7 @@ import faulthandler
 
 import click
 
-from connector.app.daemon import run_daemon
+from connector.app.opening import run_daemon
 from connector.app.supervise import Stop
 from connector.cli.project import org_settings
 from connector.settings import Settings

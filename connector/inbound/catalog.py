@@ -114,15 +114,13 @@ class Catalog:
             LoginRefused: The org refused the credentials.
         """
         await self.restore()
-        for name in self._wanted:
-            try:
-                await self.refresh(name)
-            except TransientError as error:
-                if not self._specs.keys() >= self._wanted.keys():
-                    raise
-                # Nothing is lacking, and the others would be asked for in vain, for a time-out each.
-                log.warning("catalog.describe_postponed", object=name, error=str(error))
-                return
+        ends = await asyncio.gather(*(self.refresh(name) for name in self._wanted), return_exceptions=True)
+        for name, error in zip(self._wanted, ends, strict=True):
+            if not isinstance(error, BaseException):
+                continue
+            if not isinstance(error, TransientError) or not self._specs.keys() >= self._wanted.keys():
+                raise error
+            log.warning("catalog.describe_postponed", object=name, error=str(error))
 
     async def restore(self) -> None:
         """Know what the replica knows."""

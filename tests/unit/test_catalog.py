@@ -1,12 +1,14 @@
 """Objects as the org describes them, taken over while running, known without the org."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from connector.errors import LinkDown
+from connector.ports import Purpose
 from tests.events import T0, record_id
 from tests.fakes import FakeOrg
 from tests.waiting import until
@@ -36,6 +38,29 @@ async def test_a_start_without_the_org_knows_its_tables(tmp_path: Path, org: Fak
     async with opened(tmp_path / "r.db", org) as way:
         assert way.inbound.catalog.specs["Contact"].fields == known.fields
         assert await way.value(A, "LastName") == "Doe"
+
+
+class SlowOrg(FakeOrg):
+    """Answers no description before all are asked for."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(*names)
+        self._all = asyncio.Barrier(len(names))
+
+    async def describe(self, name: str, purpose: Purpose) -> Mapping[str, Any]:
+        async with asyncio.timeout(20):
+            await self._all.wait()
+        return await super().describe(name, purpose)
+
+
+async def test_objects_are_described_side_by_side(tmp_path: Path) -> None:
+    """A start waits for the org once, however many there are; one that is not told now is known from before."""
+    org = SlowOrg("Contact", "Account")
+    wanted = {"Contact": ("LastName",), "Account": ("Name",)}
+    for failures in ((), (LinkDown("down"),), (LinkDown("down"), LinkDown("down"))):
+        org.failures["describe"].extend(failures)
+        async with opened(tmp_path / "r.db", org, wanted=wanted) as way:
+            assert way.inbound.catalog.specs.keys() == wanted.keys()
 
 
 async def test_a_first_start_without_the_org_waits(tmp_path: Path, org: FakeOrg) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from connector.app.daemon import run_daemon
+from connector.app.opening import run_daemon
 from connector.app.supervise import Jobs, Stop
 from connector.errors import ConnectorError, TransientError
 from connector.inbound.poll import PollRules
@@ -35,6 +35,7 @@ WAITED_OUT, REFUSED, CRASHED = 75, 76, 77
 WAITS: Mapping[str, Mapping[str, float]] = {
     "connector.app.supervise": {"BACKOFF_FIRST_S": 0.05, "HEALTHY_AFTER_S": 1.0, "SAME_SIGNAL_S": 0.05},
     "connector.app.daemon": {"QUEUED_LOOK_S": 0.05},
+    "connector.app.proving": {"PROVE_AFTER_S": 0.05, "PROVE_AGAIN_S": 0.5},
     "connector.inbound.catalog": {"REFRESH_AT_MOST_EVERY_S": 0.2},
     "connector.inbound.timetable": {"FASTEST_S": 0.3, "REFUSED_RETRY_S": 0.3},
     "connector.inbound.reconcile": {"SETTLE_AGAIN_S": 0.02},
