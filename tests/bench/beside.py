@@ -39,7 +39,9 @@ def beside(directory: Path, scale: Scale = FULL) -> list[Figure]:
         done = loaded(stack, rows, count, bulk_threshold=1000)
         if stack.daemon.stop() != 0:
             raise RuntimeError(stack.daemon.last_words())
+        _check(stack.replica.path, "FirstName, LastName, Email, Phone, AccountId FROM contact", count)
         script = plain(stack, rows, directory / "plain.db")
+        _check(directory / "plain.db", "FirstName, LastName, Email, Phone, nullif(AccountId, '') FROM contact", count)
         return [
             *_figures("the daemon", count, done.took_s, done.used_s, done.peak_mb),
             *_figures(SCRIPT, count, script["seconds"], script["processor_s"], script["peak_mb"]),

@@ -83,12 +83,17 @@ def singer_prepared(
 
 
 def singer(programs: Path, directory: Path, through: Mapping[str, str]) -> Spent:
-    """`tap-salesforce | target-sqlite`, by the Bulk API, into `tap.db`."""
+    """`tap-salesforce | target-sqlite`, by the Bulk API, into `tap.db`; another run goes on from the last state."""
     tap = [str(programs / "tap-salesforce"), "--config", str(directory / "tap.json")]
+    state, states = directory / "state.json", directory / "states"
+    if states.exists():
+        state.write_text(states.read_text("utf-8").splitlines()[-1], encoding="utf-8")
+        tap += ["--state", str(state)]
     target = [str(programs / "python"), "-c", _TARGET_SQLITE, "-c", str(directory / "target.json")]
     began_s = time.monotonic()
     with (
         (directory / "singer.log").open("wb") as log,
+        states.open("wb") as out,
         subprocess.Popen(  # noqa: S603 - tap-salesforce
             _metered(directory / "tap.told", [*tap, "--properties", str(directory / "catalog.json")]),
             env={**os.environ, **through},
@@ -96,7 +101,7 @@ def singer(programs: Path, directory: Path, through: Mapping[str, str]) -> Spent
             stderr=log,
         ) as first,
         subprocess.Popen(  # noqa: S603 - target-sqlite
-            _metered(directory / "target.told", target), stdin=first.stdout, stdout=subprocess.DEVNULL, stderr=log
+            _metered(directory / "target.told", target), stdin=first.stdout, stdout=out, stderr=log
         ) as second,
     ):
         assert first.stdout is not None

@@ -91,9 +91,9 @@ class Subscriber:
         """Of the process."""
         return self._process.pid
 
-    def told(self) -> dict[str, Any]:
-        """What it received, once all has come."""
-        out, _ = self._process.communicate(timeout=_TIMEOUT_S)
+    def told(self, paced_s: float = 0) -> dict[str, Any]:
+        """What it received, once all has come, which takes no less than `paced_s`."""
+        out, _ = self._process.communicate(timeout=paced_s + _TIMEOUT_S)
         answer: dict[str, Any] = json.loads(out)
         return answer
 
@@ -139,7 +139,7 @@ def run(
     feed.make(ids, count)
     subscriber = Subscriber(stack.broker.port, count, values=values)
     began_s = feed.go(rate)
-    return began_s, subscriber.told()
+    return began_s, subscriber.told(count / rate if rate else 0)
 
 
 def _sustained(stack: Stack, feed: FeedProcess, ids: Sequence[str], scale: Scale) -> Iterator[Figure]:

@@ -74,7 +74,7 @@ def test_the_replica(settled: Settled) -> None:
 
 
 def test_singer(settled: Settled) -> None:
-    """Contacts in the recycle bin are rows like others; a date is a time; one that is gone for good stays."""
+    """Contacts in the recycle bin are rows, a date is a time; another run reads what is new; what is purged stays."""
     programs = extract.singer_programs()
     if programs is None:
         pytest.skip(pypi.MISSING)
@@ -93,6 +93,8 @@ def test_singer(settled: Settled) -> None:
     settled.stack.org.change({"op": "purge", "object": "Contact", "id": settled.empty})
     again = rows(extract.singer(programs, directory, through).database, "contact", "id")
     assert again[settled.jane]["mailing_city"] is None
+    (old,) = found.keys() - {settled.jane, settled.empty, settled.deleted}
+    assert again[old]["__loaded_at"] == found[old]["__loaded_at"] < again[settled.jane]["__loaded_at"]
     assert again[settled.empty]["is_deleted"] == 0
 
 
