@@ -31,6 +31,10 @@ _SQL = load("objects")
 # the lists of all words that begin so together before it answers, and `jane@example.com` asks for the words with `com`.
 TOKENIZER = "tokenize=\"unicode61 remove_diacritics 2\", prefix='1 2 3'"
 
+# How many words each row has is not kept: that is a page more to write for nearly each row that changes, and ranking
+# counts them in the rows that it ranks, few at most. Source: SQLite, "The 'columnsize' option".
+_SIZES = "columnsize=0"
+
 # FTS5 puts segments together when it has so many of one size: twice as many as usual, so that a word is written anew
 # twice where it would be thrice, and a search looks into a few segments more. Source: SQLite, "The 'automerge' option".
 _MERGED_AT = 8
@@ -135,7 +139,8 @@ def make(connection: apsw.Connection, columns: ObjectColumns) -> None:
     """Make the index, empty, and its trigger."""
     # In double quotes: by them Datasette finds the index of a table.
     index, content = quoted(text_index(columns.table)), quoted(columns.table)
-    connection.execute(f"CREATE VIRTUAL TABLE {index} USING fts5({listed(columns)}, content={content}, {TOKENIZER})")
+    options = f"content={content}, {_SIZES}, {TOKENIZER}"
+    connection.execute(f"CREATE VIRTUAL TABLE {index} USING fts5({listed(columns)}, {options})")
     # The name was checked when the table was made.
     connection.execute(f"INSERT INTO {index} ({index}, rank) VALUES ('automerge', {_MERGED_AT})")  # noqa: S608
     _make_trigger(connection, columns)
