@@ -93,8 +93,7 @@ ListenHere = Annotated[str, AfterValidator(_listen_here)]
 
 
 class _Section(BaseModel):
-    # Built once, as parts of all settings, and not each by itself before: a third of the time that this module takes.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class NodeSettings(_Section):

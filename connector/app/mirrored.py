@@ -1,7 +1,7 @@
 """Keeps who works for an org from a mirror's file."""
 
 from connector.errors import StoreUnusable
-from connector.mirror.state import Copy
+from connector.mirror.origin import Copy
 from connector.ports import Unit
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from connector.mirror.messages import Row, Table, fitted, stored
-from connector.mirror.state import Copy, ObjectState
+from connector.mirror.origin import Copy
+from connector.mirror.state import ObjectState
 from connector.model.change import Change, Operation
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec

@@ -14,8 +14,9 @@ import structlog
 from connector.errors import PoisonError, TransientError
 from connector.mirror import copying
 from connector.mirror.messages import Reply, Table, birth, change, change_event, row, table
+from connector.mirror.origin import Copy
 from connector.mirror.questions import Questions, Refused
-from connector.mirror.state import Copy, ObjectState
+from connector.mirror.state import ObjectState
 from connector.model.change import Change
 from connector.model.message import Delivery
 from connector.ports import Replica, Unit

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from connector.errors import PoisonError
 from connector.mesh.envelope import change_data
 from connector.mirror import copying, messages
-from connector.mirror.state import Copy, ObjectState
+from connector.mirror.origin import Copy
+from connector.mirror.state import ObjectState
 from connector.model.change import Change, Operation
 from connector.model.record import StoredRecord
 from connector.ports import Unit
