@@ -19,12 +19,13 @@ import orjson
 from aiohttp import web
 
 from connector.model.ids import to_record_id
+from connector.model.times import to_iso
 from tests.bench.feed import Front
 
 ROWS_PER_PAGE = 10_000
 ROWS_PER_QUERY = 2_000
 JOB = "750bn0000000001AAA"
-_STAMP = "2026-01-02T03:04:05.000"
+_FIRST_MS, _APART_MS = 1_767_323_045_000, 7_000  # each record was last edited at a time of its own
 _COLUMNS = re.compile(r"SELECT (.+) FROM Contact", re.IGNORECASE)
 _BATCH = re.compile("<id>(751[^<]+)</id>")
 _BY_ID = re.compile(r"SELECT (.+) FROM Contact(?: WHERE Id > '(\w+)')? ORDER BY Id LIMIT 2000$")
@@ -36,7 +37,7 @@ class Rows:
     Args:
         count: Contacts.
         front: Answers everything else.
-        hold_s: How long a page of a query is worked on.
+        hold_s: How long a page is worked on.
     """
 
     def __init__(self, count: int, front: Front, hold_s: float) -> None:
@@ -84,6 +85,7 @@ class Rows:
     async def results(self, request: web.Request) -> web.Response:
         """The page that the locator names."""
         asked_s, number = time.monotonic(), int(request.query.get("locator", "0"))
+        await asyncio.sleep(self._hold_s)
         last = number + 1 == len(self._bulk)
         rows = self._count - number * ROWS_PER_PAGE if last else ROWS_PER_PAGE
         headers = {"Sforce-Locator": "null" if last else str(number + 1), "Sforce-NumberOfRecords": str(rows)}
@@ -158,12 +160,13 @@ def _id(number: int) -> str:
 def contact(number: int) -> dict[str, Any]:
     """The contact of that number, from 0, as far as its fields are set."""
     first, last = f"First{number % 97}", f"Last{number % 3_001}"
+    edited = to_iso(_FIRST_MS + number * _APART_MS).replace("Z", "+0000")
     return {
         "Id": _id(number),
         "IsDeleted": False,
         "IsEmailBounced": False,
-        "LastModifiedDate": f"{_STAMP}+0000",
-        "SystemModstamp": f"{_STAMP}+0000",
+        "LastModifiedDate": edited,
+        "SystemModstamp": edited,
         "FirstName": first,
         "LastName": last,
         "Name": f"{first} {last}",
@@ -179,7 +182,7 @@ def main() -> None:
     parser.add_argument("--org", required=True, help="address of the local org")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--count", type=int, required=True, help="contacts")
-    parser.add_argument("--hold-ms", type=int, required=True, help="how long a page of a query is worked on")
+    parser.add_argument("--hold-ms", type=int, required=True, help="how long a page is worked on")
     given = parser.parse_args()
     front = Front(given.org)
     rows = Rows(given.count, front, given.hold_ms / 1000)
