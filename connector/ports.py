@@ -3,7 +3,7 @@
 `app.py` hands each way the doors it needs. Errors are those of `errors.py`: a door translates its libraries' own.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ from connector.model.message import Delivery, Message, OutboxMessage
 from connector.model.noun import dataclass
 from connector.model.objects import ObjectColumns, ObjectSpec
 from connector.model.query import EVERYTHING, Page, Where
-from connector.model.record import StoredRecord
+from connector.model.record import ReadPage, StoredRecord
 
 T = TypeVar("T")
 
@@ -356,6 +356,14 @@ class Unit(Protocol):
         stored: Mapping[RecordId, StoredRecord] | None = None,
     ) -> None:
         """Insert or replace records; `stored`: the rows that are there, where this unit has read them already."""
+        ...
+
+    def insert_loaded(self, spec: ObjectSpec, page: ReadPage, at_ms: int) -> Collection[RecordId]:
+        """Insert records as a first load brings them, in version 0; returns the ids of those that are left to be put.
+
+        Left is what is stored already, whose rows stay as they are; or everything, where more than rows is to be kept.
+        No id may come twice, and no record may be deleted.
+        """
         ...
 
     def reset_deleted(self, spec: ObjectSpec) -> None:

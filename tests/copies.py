@@ -14,10 +14,10 @@ from connector.devorg.server import DevOrg
 from connector.inbound.engine import Inbound, InboundRules, Outlets
 from connector.inbound.poll import PollRules
 from connector.inbound.position import StreamRules
+from connector.inbound.reading import from_row
 from connector.inbound.repair import RepairRules
 from connector.inbound.rounds import Round
 from connector.inbound.snapshot import LoadRules
-from connector.inbound.values import from_row
 from connector.model.change import Change
 from connector.model.ids import RecordId
 from connector.model.record import StoredRecord

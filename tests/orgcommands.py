@@ -12,7 +12,7 @@ import orjson
 
 from connector.devorg.commits import Commit
 from connector.devorg.server import DevOrg
-from connector.inbound.values import from_row
+from connector.inbound.reading import from_row
 from connector.mesh.envelope import Envelope
 from connector.mesh.topics import Topics
 from connector.model.command import Command, CommandStatus, ConflictPolicy

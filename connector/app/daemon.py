@@ -22,8 +22,8 @@ from connector.app.starting import Starting
 from connector.app.supervise import Jobs, Stop, run_jobs
 from connector.inbound.apply import Applied
 from connector.inbound.engine import Inbound, Outlets
+from connector.inbound.reading import from_row
 from connector.inbound.rounds import Round
-from connector.inbound.values import from_row
 from connector.mesh.connection import MeshConnection
 from connector.mesh.envelope import Envelope, change_data, health_message
 from connector.mesh.neighbours import Neighbours

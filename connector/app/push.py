@@ -12,7 +12,7 @@ from connector.app.queueing import CommandQueue
 from connector.app.rules import inbound_rules, outbound_rules
 from connector.errors import StoreLocked
 from connector.inbound.catalog import Catalog
-from connector.inbound.values import from_row
+from connector.inbound.reading import from_row
 from connector.mesh.envelope import Envelope
 from connector.mesh.topics import Topics
 from connector.outbound.writer import CommandWriter

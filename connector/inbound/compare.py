@@ -15,7 +15,7 @@ from connector.inbound.rounds import Tools, last_id, readable
 from connector.model.change import Origin
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
-from connector.model.record import ReadRecord, StoredRecord
+from connector.model.record import ReadPage, ReadRecord, StoredRecord
 from connector.ports import Purpose, Unit
 
 PAGE_ROWS = 2000
@@ -47,7 +47,7 @@ class _Span:
     after: RecordId | None
     upto: RecordId | None
     present: frozenset[str]
-    reads: Sequence[ReadRecord]
+    read: ReadPage
     fence: ReadFence
 
 
@@ -70,9 +70,9 @@ async def compare(
         with tools.applying.fences.open(spec.name) as fence:
             page = await tools.org.query(soql, Purpose.VERIFY)
             last = page.next_url is None and len(page.records) < PAGE_ROWS
-            reads = await readable(tools, spec, page.records)
+            read = await readable(tools, spec, page.records)
             upto = last_id(page.records) if page.records and not last else None
-            span = _Span(after, upto, _ids(page.records), reads, fence)
+            span = _Span(after, upto, _ids(page.records), read, fence)
             differing, missed = await work(tools, spec, span)
         found.server_ms = found.server_ms or page.server_ms
         found.compared += len(page.records)
@@ -90,7 +90,13 @@ async def _taken_over(tools: Tools, spec: ObjectSpec, span: _Span) -> tuple[int,
     def work(unit: Unit) -> tuple[Applied, list[RecordId]]:
         tools.catalog.expect(spec)
         applied = apply_reads(
-            tools.applying, unit, spec, span.reads, fence=span.fence, origin=Origin.REPAIR, settling=True
+            tools.applying,
+            unit,
+            spec,
+            list(span.read.records()),
+            fence=span.fence,
+            origin=Origin.REPAIR,
+            settling=True,
         )
         return applied, _missed(unit, spec, span)
 
@@ -107,8 +113,8 @@ async def _looked_at(tools: Tools, spec: ObjectSpec, span: _Span) -> tuple[int, 
 
 def _differences(tools: Tools, spec: ObjectSpec, span: _Span, unit: Unit) -> tuple[int, list[RecordId]]:
     tools.catalog.expect(spec)
-    rows = unit.records(spec, [read.id for read in span.reads])
-    differing = sum(_differs(spec, rows.get(r.id), r) for r in span.reads if not span.fence.raced(r.id))
+    rows = unit.records(spec, span.read.ids)
+    differing = sum(_differs(spec, rows.get(r.id), r) for r in span.read.records() if not span.fence.raced(r.id))
     return differing, _missed(unit, spec, span)
 
 

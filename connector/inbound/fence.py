@@ -43,6 +43,10 @@ class ReadFence:
         """True if the record may have moved on since the request was sent."""
         return not self.complete or record_id in self._raced
 
+    def overtaken(self, ids: Iterable[RecordId]) -> set[RecordId]:
+        """Those of the records to which something is known to have been applied since."""
+        return self._raced.intersection(ids)
+
 
 class Fences:
     """The open fences. `open` is used on the event loop, `note` on the database thread."""
@@ -85,6 +89,10 @@ class Bounded(Generic[K, V]):
     def get(self, key: K) -> V | None:
         """The entry, or None where there is none (any more)."""
         return self._young[key] if key in self._young else self._old.get(key)
+
+    def among(self, keys: Iterable[K]) -> set[K]:
+        """Those of the keys that have an entry."""
+        return {key for key in keys if key in self._young or key in self._old}
 
     def set(self, key: K, value: V) -> None:
         """Add, or make the newest."""

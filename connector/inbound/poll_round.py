@@ -20,8 +20,8 @@ from connector.inbound.progress import LoadState, PollMark, reconcile_cursor
 from connector.inbound.rounds import Tools, is_stale, readable
 from connector.model.change import Origin
 from connector.model.objects import ObjectSpec
-from connector.model.record import ReadRecord
-from connector.model.times import to_iso
+from connector.model.record import ReadPage
+from connector.model.times import to_iso, to_ms
 from connector.ports import Hole, OrgRefusal, Purpose, QueryPage, Unit
 
 log = structlog.get_logger()
@@ -175,23 +175,29 @@ class PollReader:
         poll.server_ms = page.server_ms
         while True:
             poll.pages += 1
-            reads = await readable(self._tools, poll.spec, page.records)
-            newest = max((r.modstamp_ms for r in reads), default=None)
+            read = await readable(self._tools, poll.spec, page.records)
+            newest = read.newest_ms
             if newest is not None:
                 poll.newest_ms = max(newest, poll.newest_ms or newest)
-            await self._apply(poll, reads, last=page.next_url is None)
+            await self._apply(poll, read, last=page.next_url is None)
             if page.next_url is None:
                 return
             page = await self._tools.org.query_more(page.next_url, Purpose.CATCH_UP)
 
-    async def _apply(self, poll: ObjectPoll, reads: Sequence[ReadRecord], *, last: bool) -> None:
+    async def _apply(self, poll: ObjectPoll, read: ReadPage, *, last: bool) -> None:
         tools, spec = self._tools, poll.spec
 
         def work(unit: Unit) -> Applied:
             tools.catalog.expect(spec)
             # What a hole swallowed is in the reads alone: one that an event has overtaken settles nothing.
             applied = apply_reads(
-                tools.applying, unit, spec, reads, fence=poll.fence, origin=Origin.POLL, settling=bool(poll.holes)
+                tools.applying,
+                unit,
+                spec,
+                list(read.records()),
+                fence=poll.fence,
+                origin=Origin.POLL,
+                settling=bool(poll.holes),
             )
             if last:
                 self._finish(unit, poll, applied)
@@ -200,7 +206,7 @@ class PollReader:
         with tools.remembering():
             applied = await tools.replica.run(work)
         poll.changes += sum(applied.changes.values())
-        poll.untold += _untold(poll, reads, applied)
+        poll.untold += _untold(poll, read, applied)
         tools.applied(applied)
         if last:
             for left in map(self._unread.get, poll.unread):
@@ -240,12 +246,12 @@ def _high_water(poll: ObjectPoll) -> int:
     return seen if poll.pages == 1 else max(seen, poll.server_ms)
 
 
-def _untold(poll: ObjectPoll, reads: Sequence[ReadRecord], applied: Applied) -> int:
+def _untold(poll: ObjectPoll, read: ReadPage, applied: Applied) -> int:
     """How many of the changes a healthy stream should have told by now."""
     if not poll.outlook.healthy or not applied.changed:
         return 0
     ripe_ms = poll.server_ms - DRIFT_GRACE_MS
-    stamps: dict[str, int] = {r.id: r.modstamp_ms for r in reads}
+    stamps = dict(zip(read.ids, map(to_ms, read.modstamp), strict=True))
     untold = 0
     for record_id, changed in applied.changed:
         streamed = [f for f in changed if f not in NOT_STREAMED and not _calculated(poll.spec, f)]

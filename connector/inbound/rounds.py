@@ -12,19 +12,20 @@ import structlog
 from connector.errors import LinkDown, LoginRefused, OrgRefused
 from connector.inbound.apply import Applied, Applying
 from connector.inbound.catalog import Catalog, SpecChanged
-from connector.inbound.values import from_row
+from connector.inbound.reading import json_page
 from connector.model.ids import RecordId, to_record_id
 from connector.model.message import Message
 from connector.model.objects import ObjectSpec
-from connector.model.record import ReadRecord
+from connector.model.record import ReadPage
 from connector.ports import Hole, OrgClient, Purpose, Replica
 
 log = structlog.get_logger()
 
 # The org says so where our description of an object is out of date.
 _STALE_CODES = frozenset({"INVALID_FIELD", "INVALID_TYPE"})
-# So many take two milliseconds, for which nothing else on the loop moves.
-ROWS_AT_A_TIME = 200
+
+# So many, one by one, take two milliseconds, for which nothing else on the loop moves; a whole page takes no longer.
+_ROWS_AT_A_TIME = 100
 
 RoundKind = Literal["load", "reread", "catch_up", "poll", "sync", "repair", "reconcile", "verify", "stream"]
 
@@ -164,32 +165,33 @@ def last_id(rows: Sequence[Mapping[str, Any]]) -> RecordId:
 
 
 async def readable(
-    tools: Tools, spec: ObjectSpec, rows: Sequence[Any], read: Callable[[Any], ReadRecord] | None = None
-) -> list[ReadRecord]:
-    """The rows of an answer as records; a row that does not fit is left out and logged.
+    tools: Tools,
+    spec: ObjectSpec,
+    rows: Sequence[Any],
+    read: Callable[[ObjectSpec, Sequence[Any]], ReadPage] = json_page,
+) -> ReadPage:
+    """The rows of an answer, at most 2,000, as records; a row that does not fit is left out and logged.
 
     Raises:
         SpecChanged: A row did not fit because the org describes the object otherwise by now.
     """
-    reader = read or _row_reader(spec)
-    reads: list[ReadRecord] = []
+    await asyncio.sleep(0)
+    try:
+        return read(spec, rows)
+    except ValueError:
+        pass
+    fitting: list[Any] = []
     misfits: list[str] = []
     for place, row in enumerate(rows):
-        if not place % ROWS_AT_A_TIME:
-            await asyncio.sleep(0)  # the stream, and the next page's request, do not wait for a whole page
+        if not place % _ROWS_AT_A_TIME:
+            await asyncio.sleep(0)
         try:
-            reads.append(reader(row))
+            read(spec, [row])
         except ValueError as error:
             misfits.append(str(error))
-    if misfits:
-        if await tools.catalog.refresh(spec.name):
-            raise SpecChanged(f"{spec.name}: its description changed")
-        log.error("read.rows_unreadable", object=spec.name, rows=len(misfits), error=misfits[0])
-    return reads
-
-
-def _row_reader(spec: ObjectSpec) -> Callable[[Any], ReadRecord]:
-    def read(row: Mapping[str, Any]) -> ReadRecord:
-        return from_row(spec, row)
-
-    return read
+        else:
+            fitting.append(row)
+    if await tools.catalog.refresh(spec.name):
+        raise SpecChanged(f"{spec.name}: its description changed")
+    log.error("read.rows_unreadable", object=spec.name, rows=len(misfits), error=misfits[0])
+    return read(spec, fitting)

@@ -18,7 +18,7 @@ from connector.inbound.rounds import Stopwatch, Tools, readable
 from connector.model.change import Origin
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
-from connector.model.record import ReadRecord
+from connector.model.record import ReadPage
 from connector.ports import DirtyRecord, Purpose, Unit
 
 log = structlog.get_logger()
@@ -41,7 +41,7 @@ class _Answer:
 
     spec: ObjectSpec
     doubts: Sequence[DirtyRecord]
-    reads: Sequence[ReadRecord]
+    read: ReadPage
     absent: Sequence[RecordId]
     fence: ReadFence
     allow_deletions: bool
@@ -71,9 +71,9 @@ class Settler:
             rows = await self._tools.org.retrieve(name, ids, spec.read_fields(), Purpose.REPAIR)
             if len(rows) != len(ids):
                 raise LinkDown("the answer has another number of records than were asked for")
-            reads = await readable(self._tools, spec, [row for row in rows if row is not None])
+            read = await readable(self._tools, spec, [row for row in rows if row is not None])
             absent = [i for i, row in zip(ids, rows, strict=True) if row is None]
-            answer = _Answer(spec, doubts, reads, absent, fence, allow_deletions)
+            answer = _Answer(spec, doubts, read, absent, fence, allow_deletions)
             with self._tools.remembering():
                 applied, held = await self._tools.replica.run(partial(self._apply, answer=answer))
         self._proofs.hold(name, held)
@@ -93,7 +93,7 @@ class Settler:
             tools.applying,
             unit,
             spec,
-            answer.reads,
+            list(answer.read.records()),
             fence=answer.fence,
             origin=Origin.REPAIR,
             settling=True,

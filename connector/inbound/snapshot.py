@@ -6,10 +6,10 @@ happened. A Bulk result is one long read under one fence; resumed in a later run
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import structlog
 
@@ -17,15 +17,18 @@ from connector.errors import ConnectorError, OrgRefused, PoisonError, TransientE
 from connector.inbound.apply import Applied, apply_reads
 from connector.inbound.catalog import SpecChanged
 from connector.inbound.fence import ReadFence
+from connector.inbound.loaded import apply_loaded
 from connector.inbound.progress import LoadState, PollMark
+from connector.inbound.reading import csv_page
 from connector.inbound.rounds import Backoff, Stopwatch, Tools, is_stale, last_id, readable
-from connector.inbound.values import csv_reader
 from connector.model.change import Origin
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
-from connector.model.record import ReadRecord
+from connector.model.record import ReadPage
 from connector.model.times import to_iso, to_ms
-from connector.ports import Purpose, QueryPage, Unit
+from connector.ports import BulkPage, Purpose, QueryPage, Unit
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -188,8 +191,8 @@ class Loader:
                 async with storing:
                     if not last:
                         fence, asked = await asking.enter_async_context(self._asking(spec, state.after))
-                    reads = await readable(self._tools, spec, page.records)
-                    state = await self._page(spec, reads, own_fence, state)
+                    read = await readable(self._tools, spec, page.records)
+                    state = await self._page(spec, read, own_fence, state)
                 if last:
                     return state
 
@@ -202,12 +205,8 @@ class Loader:
         columns = ", ".join(spec.read_fields())
         soql = f"SELECT {columns} FROM {spec.name}{where} ORDER BY Id LIMIT {PAGE_ROWS}"  # noqa: S608  # API names and an id, all checked
         with self._tools.applying.fences.open(spec.name) as fence:
-            asked = asyncio.create_task(self._tools.org.query(soql, Purpose.LOAD), name=f"load.{spec.name}")
-            try:
+            async with _meanwhile(spec, self._tools.org.query(soql, Purpose.LOAD)) as asked:
                 yield fence, asked
-            finally:
-                asked.cancel()
-                await asyncio.gather(asked, return_exceptions=True)
 
     async def _by_bulk(self, spec: ObjectSpec, state: LoadState) -> LoadState:
         known = state.job is None or state.job in self._own_jobs
@@ -244,52 +243,66 @@ class Loader:
             wait_s = min(wait_s * 2, _JOB_POLL_MAX_S)
 
     async def _bulk_pages(self, spec: ObjectSpec, state: LoadState, fence: ReadFence) -> LoadState:
-        job = state.job or ""
-        while True:
-            page = await self._tools.org.bulk_page(job, state.locator, Purpose.LOAD)
-            read = csv_reader(spec, page.columns) if page.rows else None
-            chunks = range(0, len(page.rows), PAGE_ROWS)
-            for start in chunks:
-                rows = page.rows[start : start + PAGE_ROWS]
-                reads = await readable(self._tools, spec, rows, read)
-                state = replace(state, done=state.done + len(rows))
-                if start == chunks[-1]:
-                    state = replace(state, locator=page.locator)
-                state = await self._page(spec, reads, fence, state)
-            if page.locator is None:
-                break
-            state = replace(state, locator=page.locator)
+        """As by REST, the next page is asked for while one is stored."""
+        org, job = self._tools.org, state.job or ""
+        async with contextlib.AsyncExitStack() as asking:
+            first = org.bulk_page(job, state.locator, Purpose.LOAD)
+            asked = await asking.enter_async_context(_meanwhile(spec, first))
+            while True:
+                page = await asked
+                async with asking.pop_all():
+                    if page.locator is not None:
+                        following = org.bulk_page(job, page.locator, Purpose.LOAD)
+                        asked = await asking.enter_async_context(_meanwhile(spec, following))
+                    state = await self._bulk_rows(spec, page, fence, state)
+                if page.locator is None:
+                    break
         try:
-            await self._tools.org.delete_bulk_job(job, Purpose.LOAD)
+            await org.delete_bulk_job(job, Purpose.LOAD)
         except (TransientError, OrgRefused) as error:
             log.info("load.job_left", object=spec.name, job=job, error=str(error))
         self._own_jobs.discard(job)
         return state
 
-    async def _page(
-        self, spec: ObjectSpec, reads: Sequence[ReadRecord], fence: ReadFence, state: LoadState
-    ) -> LoadState:
-        state = state.seen(max((r.modstamp_ms for r in reads), default=None))
-        first = state.kind == "first"
+    async def _bulk_rows(self, spec: ObjectSpec, page: BulkPage, fence: ReadFence, state: LoadState) -> LoadState:
+        """Store a page, a part at a time; the position moves with the last one."""
+        parts = range(0, len(page.rows), PAGE_ROWS)
+        for start in parts:
+            rows = page.rows[start : start + PAGE_ROWS]
+            read = await readable(self._tools, spec, rows, partial(csv_page, page.columns))
+            state = replace(state, done=state.done + len(rows))
+            if start == parts[-1]:
+                state = replace(state, locator=page.locator)
+            state = await self._page(spec, read, fence, state)
+        return state if page.locator is None else replace(state, locator=page.locator)
+
+    async def _page(self, spec: ObjectSpec, page: ReadPage, fence: ReadFence, state: LoadState) -> LoadState:
+        state = state.seen(page.newest_ms)
 
         def work(unit: Unit) -> Applied:
             self._tools.catalog.expect(spec)
             state.store(unit, spec.name, self._tools.now_ms())
-            return apply_reads(
-                self._tools.applying,
-                unit,
-                spec,
-                reads,
-                fence=fence,
-                origin=Origin.BACKFILL if first else Origin.REPAIR,
-                silent=not self._rules.publish_backfill if first else frozenset(state.fields),
-            )
+            return self._applied(unit, spec, page, fence, state)
 
         with self._tools.remembering():
             applied = await self._tools.replica.run(work)
         self._tools.applied(applied)
         self._progress(spec.name, state.done, max(state.total, state.done))
         return state
+
+    def _applied(self, unit: Unit, spec: ObjectSpec, page: ReadPage, fence: ReadFence, state: LoadState) -> Applied:
+        applying, first = self._tools.applying, state.kind == "first"
+        if first and not self._rules.publish_backfill:
+            return apply_loaded(applying, unit, spec, page, fence=fence)
+        return apply_reads(
+            applying,
+            unit,
+            spec,
+            list(page.records()),
+            fence=fence,
+            origin=Origin.BACKFILL if first else Origin.REPAIR,
+            silent=False if first else frozenset(state.fields),
+        )
 
     async def _store(self, spec: ObjectSpec, state: LoadState) -> None:
         def work(unit: Unit) -> None:
@@ -308,3 +321,14 @@ class Loader:
         # The org's clock as far as its own stamps bear it out; an empty object may be polled from long ago.
         high_ms = min(started_ms, to_ms(state.newest)) if state.newest else started_ms - _DAY_MS
         PollMark(high_ms=high_ms, polled_ms=started_ms).store(unit, spec.name, now_ms)
+
+
+@contextlib.asynccontextmanager
+async def _meanwhile(spec: ObjectSpec, question: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """A question to the org that is under way; nobody waits for its answer afterwards."""
+    asked = asyncio.create_task(question, name=f"load.{spec.name}")
+    try:
+        yield asked
+    finally:
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)

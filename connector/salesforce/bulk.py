@@ -6,6 +6,8 @@ Source: Bulk API 2.0 and Bulk API Developer Guide, "Query Jobs", "Ingest Jobs".
 import codecs
 import csv
 from collections.abc import Iterator, Mapping
+from io import StringIO
+from itertools import chain
 from typing import Any
 
 from connector.errors import LinkDown
@@ -37,10 +39,10 @@ class CsvPage:
         try:
             reader = csv.reader(_lines(chunks), strict=True)
             self._columns = next(reader, [])
-            self._rows = [row for row in reader if row]
+            self._rows = list(filter(None, reader))
         except (csv.Error, UnicodeDecodeError) as error:
             raise LinkDown("a page of a Bulk result that is not CSV") from error
-        if any(len(row) != len(self._columns) for row in self._rows):
+        if not {len(self._columns)}.issuperset(map(len, self._rows)):
             raise LinkDown("a page of a Bulk result with a row that is too short or too long")
 
     def page(self, headers: Mapping[str, str]) -> BulkPage:
@@ -58,12 +60,20 @@ class CsvPage:
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
     """Lines with their ends, cut at LF alone: values may hold any other separator. NULs are taken out."""
+    return chain.from_iterable(StringIO(text, newline="\n") for text in _whole_lines(chunks))
+
+
+def _whole_lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    """The text, cut behind ends of lines only."""
     rest = ""
     for text in codecs.iterdecode(chunks, "utf-8"):
-        *whole, rest = (rest + text.replace("\0", "")).split("\n")
-        yield from (line + "\n" for line in whole)
-    if rest:
-        yield rest
+        whole, end, new = text.replace("\0", "").rpartition("\n")
+        if end:
+            yield f"{rest}{whole}\n"
+            rest = new
+        else:
+            rest += new
+    yield rest
 
 
 def job(value: Any, headers: Mapping[str, str]) -> BulkJob:

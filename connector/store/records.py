@@ -1,11 +1,12 @@
 """The records of the synced objects."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
-from connector.model.record import StoredRecord
+from connector.model.record import ReadPage, StoredRecord
 from connector.store.columns import iso, iso_or_none, ms, ms_or_none
 from connector.store.names import OWN_COLUMNS
 from connector.store.part import Part
@@ -64,6 +65,24 @@ class Records(Part):
         for update, bindings in updates.items():
             self._db.executemany(update, bindings)
         self._index(spec, present, wanted.values())
+
+    def insert_loaded(self, spec: ObjectSpec, page: ReadPage, at_ms: int) -> Collection[RecordId]:
+        """Insert records as a first load brings them; returns the ids of those that are left to be put.
+
+        Left is what is stored already. Where the object has a text index, which has to be told of each record, nothing
+        is inserted.
+        """
+        if self._db.execute(_SQL["search_row"], (spec.name,)).get:
+            return page.ids
+        text = statements(spec)
+        last = self._db.execute(text.last_row).get
+        before = self._db.total_changes()
+        own = (repeat(0), repeat(iso(at_ms)), repeat(None), page.modified)
+        self._db.executemany(text.insert_new, zip(page.ids, *page.columns, *own, strict=False))
+        if self._db.total_changes() - before == len(page.ids):
+            return ()
+        inserted = {row[0] for row in self._db.execute(text.newer_rows, (last,))}
+        return [record_id for record_id in page.ids if record_id not in inserted]
 
     def _index(
         self, spec: ObjectSpec, present: Mapping[RecordId, StoredRecord], records: Iterable[StoredRecord]

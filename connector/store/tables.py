@@ -37,6 +37,9 @@ class Statements:
     select: str
     rowid: str
     insert: str
+    insert_new: str
+    newer_rows: str
+    last_row: str
     count: str
     live_ids: str
     reset_deleted: str
@@ -205,6 +208,9 @@ def _statements(table: str, names: Sequence[str]) -> Statements:
         select=f'SELECT {listed} FROM {name} WHERE "Id" = ?',  # noqa: S608
         rowid=f'SELECT "Id", rowid FROM {name} WHERE "Id" = ?',  # noqa: S608
         insert=f"INSERT INTO {name} ({listed}) VALUES ({marks})",  # noqa: S608
+        insert_new=f'INSERT INTO {name} ({listed}) VALUES ({marks}) ON CONFLICT ("Id") DO NOTHING',  # noqa: S608
+        newer_rows=f'SELECT "Id" FROM {name} WHERE rowid > ?',  # noqa: S608
+        last_row=f"SELECT coalesce(max(rowid), 0) FROM {name}",  # noqa: S608
         # Two counts over indexes: one with a condition would read every row.
         count=f"SELECT (SELECT count(*) FROM {name}) - "  # noqa: S608
         f"(SELECT count(*) FROM {name} WHERE _deleted_at IS NOT NULL)",

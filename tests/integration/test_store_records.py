@@ -9,6 +9,8 @@ import apsw
 import pytest
 
 from connector.errors import FatalError
+from connector.model.record import ReadPage, StoredRecord
+from connector.model.times import to_iso
 from connector.store import ReadOnlyReplica, Session
 from tests.store_nouns import NOW_MS, WIDGET, WIDGET_FIELDS, record, record_id, spec_of
 
@@ -81,6 +83,46 @@ def test_put_replaces_every_value(session: Session) -> None:
     assert session.run(lambda unit: unit.records(WIDGET, [record_id(1)]))[record_id(1)] == record(
         1, Size__c=2, version=3
     )
+
+
+def page(*records: StoredRecord) -> ReadPage:
+    """As a load reads them."""
+    return ReadPage(
+        ids=[r.id for r in records],
+        names=WIDGET.names,
+        columns=[[r.values[name] for r in records] for name in WIDGET.names],
+        modified=[to_iso(r.modified_ms) for r in records],
+        modstamp=[to_iso(r.modified_ms) for r in records],
+        deleted=[False for _ in records],
+    )
+
+
+def test_what_a_load_brings_is_inserted_once(session: Session) -> None:
+    """Every kind of value; what is stored already, deleted or not, stays as it is and is told."""
+    full = record(1, Name='Jane "Ü"', Active__c=True, Size__c=2**62, Price__c=2.5, Due__c="2026-01-31", Seen__c=None)
+    assert list(session.run(lambda unit: unit.insert_loaded(WIDGET, page(full, record(2)), NOW_MS))) == []
+    session.run(lambda unit: unit.put(WIDGET, [record(4, Name="gone", version=7, deleted_ms=NOW_MS)]))
+    again = page(record(4, Name="new"), record(5, Name="new"), record(1, Name="new"), record(0))
+    assert list(session.run(lambda unit: unit.insert_loaded(WIDGET, again, NOW_MS))) == [record_id(4), record_id(1)]
+    stored = session.run(lambda unit: unit.records(WIDGET, [record_id(n) for n in range(6)]))
+    gone = record(4, Name="gone", version=7, deleted_ms=NOW_MS)
+    assert list(stored.values()) == [record(0), full, record(2), gone, record(5, Name="new")]
+    assert type(stored[record_id(1)].values["Active__c"]) is bool
+
+
+def test_a_load_leaves_an_indexed_object_to_put(session: Session) -> None:
+    """Which tells the text index of each record."""
+    while session.run(lambda unit: unit.extend_indexes("Widget__c", 10)):
+        pass
+    assert list(session.run(lambda unit: unit.insert_loaded(WIDGET, page(record(1)), NOW_MS))) == [record_id(1)]
+    assert session.run(lambda unit: unit.count(WIDGET)) == 0
+
+
+def test_a_load_that_does_not_fit_leaves_nothing(session: Session) -> None:
+    """A unit is whole."""
+    with pytest.raises(FatalError, match="Price__c"):
+        session.run(lambda unit: unit.insert_loaded(WIDGET, page(record(1), record(2, Price__c="cheap")), NOW_MS))
+    assert session.run(lambda unit: unit.count(WIDGET)) == 0
 
 
 def test_live_ids_are_the_living_between_two_bounds(session: Session) -> None:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from connector.inbound.apply import Applying, DecodedEvent, apply_events, apply_reads
 from connector.inbound.decode import decode
 from connector.inbound.fence import Fences, Memory, ReadFence
-from connector.inbound.values import from_row
+from connector.inbound.reading import from_row, json_page
 from connector.model.change import Change, Operation, Origin, ReplayId
 from connector.model.ids import RecordId
-from connector.model.record import ReadRecord
+from connector.model.record import ReadPage
 from connector.model.times import to_iso
 from connector.ports import Unit
 from connector.store import Session
@@ -85,7 +85,7 @@ class Reading:
 
     fence: ReadFence
     scope: AbstractContextManager[ReadFence]
-    reads: list[ReadRecord]
+    page: ReadPage
 
 
 class Replica:
@@ -113,16 +113,18 @@ class Replica:
             self.answer()
         scope = self.applying.fences.open("Contact")
         fence = scope.__enter__()
-        self.readings.append(Reading(fence, scope, [from_row(SPEC, row) for row in self.org.rows.values()]))
+        self.readings.append(Reading(fence, scope, json_page(SPEC, list(self.org.rows.values()))))
 
     def answer(self) -> None:
         if not self.readings:
             return
         reading = self.readings.pop(0)
-        self.session.run(
-            lambda unit: apply_reads(self.applying, unit, SPEC, reading.reads, fence=reading.fence, origin=Origin.POLL)
-        )
+        self.session.run(lambda unit: self.take(unit, reading))
         reading.scope.__exit__(None, None, None)
+
+    def take(self, unit: Unit, reading: Reading) -> None:
+        reads = list(reading.page.records())
+        apply_reads(self.applying, unit, SPEC, reads, fence=reading.fence, origin=Origin.POLL)
 
     def settle(self, meanwhile: int = 0) -> int:
         """Read the doubtful again; `meanwhile` events arrive before the answer is applied. Returns what is left."""

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from connector.inbound.reading import csv_page, from_row, json_page
 from connector.inbound.textdiff import apply_diff, is_applied
-from connector.inbound.values import csv_reader, from_csv, from_json, from_row
-from connector.model.objects import FieldSpec
+from connector.inbound.values import from_csv, from_json
+from connector.model.objects import FieldSpec, object_spec
 from tests.events import T0, contact_spec, record_id
-from tests.fakes import FakeOrg
+from tests.fakes import FakeOrg, real_describe
 
 SPEC = contact_spec("Birthdate", "IsEmailBounced", "MailingLatitude", "EmailBouncedDate")
 
@@ -96,7 +97,7 @@ def test_rows_and_csv_give_the_same_record() -> None:
     text = {**dict.fromkeys(columns, ""), "Id": record_id(1), "FirstName": "Jane", "LastName": "Doe"}
     text |= {"Name": "Jane Doe", "MailingLatitude": "1.5", "IsEmailBounced": "false", "IsDeleted": "false"}
     text |= {"LastModifiedDate": "2026-11-22T17:26:40.000Z", "SystemModstamp": "2026-11-22T17:26:40.000Z"}
-    assert csv_reader(SPEC, columns)([text[c] for c in columns]) == read
+    assert list(csv_page(columns, SPEC, [[text[c] for c in columns]]).records()) == [read]
     assert read.modified_ms == read.modstamp_ms == T0
 
 
@@ -114,9 +115,30 @@ def test_rows_that_do_not_fit(broken: dict[str, Any]) -> None:
 
 def test_a_bulk_result_without_a_column_is_refused() -> None:
     with pytest.raises(ValueError, match="SystemModstamp"):
-        csv_reader(SPEC, [c for c in SPEC.read_fields() if c != "SystemModstamp"])
+        csv_page([c for c in SPEC.read_fields() if c != "SystemModstamp"], SPEC, [])
     with pytest.raises(ValueError, match="another number"):
-        csv_reader(SPEC, SPEC.read_fields())(["x"])
+        csv_page(SPEC.read_fields(), SPEC, [["x"]])
+
+
+def test_one_row_that_does_not_fit_spoils_the_page() -> None:
+    """Which one it is, is for `readable` to find out."""
+    rows = [FakeOrg("Contact").put("Contact", record_id(n), T0) for n in range(5)]
+    assert [read.id for read in json_page(SPEC, rows).records()] == [record_id(n) for n in range(5)]
+    with pytest.raises(ValueError, match="Phone: not a value of kind text"):
+        json_page(SPEC, [*rows, rows[0] | {"Phone": 0}])
+    with pytest.raises(ValueError, match="documented shape"):
+        json_page(SPEC, [*rows, "x"])  # type: ignore[list-item]  # as an org might answer
+
+
+def test_a_page_without_records() -> None:
+    assert json_page(SPEC, []).newest_ms is None
+    assert list(csv_page(SPEC.read_fields(), SPEC, []).records()) == []
+
+
+def test_an_object_of_which_no_field_is_synced_has_records_all_the_same() -> None:
+    spec = object_spec(real_describe("Contact"), ["Id"])
+    (read,) = json_page(spec, [FakeOrg("Contact").put("Contact", record_id(1), T0)]).records()
+    assert (read.id, read.values) == (record_id(1), {})
 
 
 OLD = "\n".join(f"Row {n:02d} " + "x" * 60 for n in range(1, 21))

@@ -4,12 +4,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from connector.errors import LinkDown, OrgRefused, StoreFull
 from connector.inbound.snapshot import LoadRules
 from connector.model.change import Operation, Origin
 from connector.model.times import to_iso
-from tests.events import T0, event, record_id
+from tests.events import CONTACT_FIELDS, T0, event, record_id
 from tests.fakes import FakeOrg
 from tests.waiting import until
 from tests.way import Way, loaded, opened
@@ -144,6 +145,56 @@ async def test_a_bulk_load_resumes_its_job(tmp_path: Path, org: FakeOrg) -> None
         await loaded(way)
         assert org.calls["start_bulk_query"] == 1
         assert await way.equals_org()
+
+
+async def test_a_bulk_page_is_asked_for_while_the_last_one_is_stored(tmp_path: Path, org: FakeOrg) -> None:
+    """Neither waits for the other; the position is behind what is stored all the same."""
+    org.page_rows = 10
+    stored: list[str | None] = []
+    async with opened(tmp_path / "r.db", org, load=BULK) as way:
+
+        async def look() -> None:
+            stored.append((await way.cursor("load:Contact"))["locator"])
+
+        org.after["bulk_page"].extend([look, look, look])
+        await loaded(way)
+        assert stored == [None, None, "10"]
+        assert await way.equals_org()
+
+
+async def test_a_bulk_page_that_is_lost_is_asked_for_again(tmp_path: Path, org: FakeOrg) -> None:
+    """By the locator behind what was stored while it was on its way."""
+    org.page_rows = 10
+    async with opened(tmp_path / "r.db", org, load=BULK) as way:
+
+        async def lost() -> None:
+            raise LinkDown("cut")
+
+        org.after["bulk_page"].extend([lambda: None, lost])
+        with pytest.raises(LinkDown):
+            await loaded(way)
+        state = await way.cursor("load:Contact")
+        assert (state["locator"], state["done"]) == ("10", 10)
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "load.Contact"]
+        await loaded(way)
+        assert await way.equals_org()
+        assert (await way.cursor("load:Contact"))["done"] == 25
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+async def test_a_record_that_does_not_fit_is_left_out_and_told(tmp_path: Path, org: FakeOrg, *, bulk: bool) -> None:
+    """The others of its page are loaded; the log names field and kind, and no value."""
+    org.put("Contact", A, T0 - 60_000, Birthdate="1990-13-01")
+    org.put("Contact", B, T0 - 60_000, Birthdate="1990-12-01")
+    wanted = {"Contact": [*CONTACT_FIELDS, "Birthdate"]}
+    async with opened(tmp_path / "r.db", org, load=BULK if bulk else None, wanted=wanted) as way:
+        with capture_logs() as logs:
+            await loaded(way)
+        (told,) = [entry for entry in logs if entry["event"] == "read.rows_unreadable"]
+        assert (told["rows"], told["error"]) == (1, "Birthdate: not a value of kind date")
+        assert await way.row(A) is None
+        assert await way.value(B, "Birthdate") == "1990-12-01"
+        assert await way.run(lambda unit: unit.count(way.inbound.catalog.specs["Contact"])) == 24
 
 
 async def test_a_job_that_is_gone_is_replaced_by_rest(tmp_path: Path, org: FakeOrg) -> None:
