@@ -16,7 +16,7 @@ _SQL = load("changelog")
 # Versions of one row in `change_block`, as sql/changelog.sql has it.
 BLOCK = 64
 # Versions of one block of index `change_id`.
-RECORD_BLOCK = 1 << 14
+RECORD_BLOCK = 1 << 11
 # A look-up by value through the class takes four times as long.
 _OPERATIONS = {operation.value: operation for operation in Operation}
 _ORIGINS = {origin.value: origin for origin in Origin}

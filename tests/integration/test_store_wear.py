@@ -23,9 +23,11 @@ from tests.store_nouns import change
 
 CONTACTS = 4_000
 CHANGES = 300
-MOST_PAGES = 6.1
-MOST_PAGES_WITH_WORDS = 8.1
+MOST_PAGES = 5.8
+MOST_PAGES_WITH_WORDS = 7.7
 MOST_PAGES_OF_A_MARK = 2
+JOBS, JOB_CHANGES = 20, 200
+MOST_INDEX_PAGES_IN_A_JOB = 0.25
 SPEC = contact_spec("Birthdate")
 STREAM = "stream:cometd:/data/ChangeEvents"
 _WORDS = ("Anna", "Björn", "Chloé", "Dmitri", "Elif", "Farid", "Grace", "Hiro", "Inès", "João", "Kofi", "Lena")
@@ -34,14 +36,14 @@ _HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 
 @pytest.fixture
 def replica(tmp_path: Path) -> Iterator[tuple[Session, Path]]:
-    """Contacts that are indexed, and a log that is in its second block."""
+    """Contacts that are indexed, and a log that is within its tenth block."""
     path = tmp_path / "replica.db"
     with Session(path) as session:
         session.run(lambda unit: unit.define(SPEC))
         session.run(lambda unit: unit.put(SPEC, [contact(number) for number in range(CONTACTS)]))
         while session.run(lambda unit: unit.extend_indexes("Contact", CONTACTS)):
             pass
-        ids = [record_id(number * 7919 % CONTACTS) for number in range(RECORD_BLOCK + 2_000)]
+        ids = [record_id(number * 7919 % CONTACTS) for number in range(9 * RECORD_BLOCK + RECORD_BLOCK // 4)]
         older = [replace(change(object="Contact"), id=i) for i in ids]
         session.run(lambda unit: unit.append(older))
         yield session, path
@@ -106,6 +108,20 @@ def test_a_change_of_words_alone_writes_hardly_more(replica: tuple[Session, Path
         "contact_search_data",
         "contact_search_idx",
     }
+
+
+def test_changes_of_a_job_share_the_pages_of_the_index_by_id(replica: tuple[Session, Path]) -> None:
+    """However many records the log holds: what is new goes into the newest block."""
+    session, path = replica
+    connection = session._connection
+    assert connection is not None
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    rng = random.Random(1)
+    for _ in range(JOBS):
+        told = [replace(change(object="Contact"), id=record_id(rng.randrange(CONTACTS))) for _ in range(JOB_CHANGES)]
+        session.run(lambda unit, told=told: unit.append(told))  # type: ignore[misc]  # bound at once
+    written = pages_written(path)
+    assert 0 < written["change_id"] / (JOBS * JOB_CHANGES) < MOST_INDEX_PAGES_IN_A_JOB, written
 
 
 def test_the_moment_of_its_publishing_does_not_write_a_change_again(replica: tuple[Session, Path]) -> None:

@@ -31,11 +31,11 @@ SELECT min(version) FROM change_log;
 
 -- name: before_since
 WITH RECURSIVE block (n) AS (
-    SELECT max(:version, (SELECT min(version) FROM change_log)) >> 14
+    SELECT max(:version, (SELECT min(version) FROM change_log)) >> 11
     UNION ALL
-    SELECT n + 1 FROM block WHERE n < (SELECT max(version) FROM change_log) >> 14
+    SELECT n + 1 FROM block WHERE n < (SELECT max(version) FROM change_log) >> 11
 )
-SELECT changed, before FROM block CROSS JOIN change_log ON change_log.version >> 14 = block.n AND change_log.id = :id
+SELECT changed, before FROM block CROSS JOIN change_log ON change_log.version >> 11 = block.n AND change_log.id = :id
 WHERE object = :object AND version > :version ORDER BY version;
 
 -- name: corrected
@@ -50,11 +50,11 @@ WHERE change_block.object = :object AND change_block.block >= (:since + 1) / 64
 -- name: version_at
 -- Whole seconds: that is all `LastModifiedDate` tells, and the commit comes after it.
 WITH RECURSIVE block (n) AS (
-    SELECT (SELECT min(version) FROM change_log) >> 14
+    SELECT (SELECT min(version) FROM change_log) >> 11
     UNION ALL
-    SELECT n + 1 FROM block WHERE n < (SELECT max(version) FROM change_log) >> 14
+    SELECT n + 1 FROM block WHERE n < (SELECT max(version) FROM change_log) >> 11
 )
-SELECT coalesce(max(version), 0) FROM block CROSS JOIN change_log ON change_log.version >> 14 = block.n AND change_log.id = :id
+SELECT coalesce(max(version), 0) FROM block CROSS JOIN change_log ON change_log.version >> 11 = block.n AND change_log.id = :id
 WHERE object = :object AND substr(committed_at, 1, 19) <= substr(:until, 1, 19);
 
 -- name: since
@@ -74,24 +74,24 @@ ORDER BY change_block.block, change_log.version LIMIT :limit;
 -- name: since_of_record
 -- The changes of a record: block by block, as index `change_id` has them.
 WITH RECURSIVE block (n) AS (
-    SELECT max(:since, (SELECT min(version) FROM change_log)) >> 14
+    SELECT max(:since, (SELECT min(version) FROM change_log)) >> 11
     UNION ALL
-    SELECT n + 1 FROM block WHERE n < (SELECT max(version) FROM change_log) >> 14
+    SELECT n + 1 FROM block WHERE n < (SELECT max(version) FROM change_log) >> 11
 )
 SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
     committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
-FROM block CROSS JOIN change_log ON change_log.version >> 14 = block.n AND change_log.id = :id
+FROM block CROSS JOIN change_log ON change_log.version >> 11 = block.n AND change_log.id = :id
 WHERE object = :object AND version > :since ORDER BY version LIMIT :limit;
 
 -- name: history
 WITH RECURSIVE block (n) AS (
-    SELECT (SELECT min(version) FROM change_log) >> 14
+    SELECT (SELECT min(version) FROM change_log) >> 11
     UNION ALL
-    SELECT n + 1 FROM block WHERE n < (SELECT max(version) FROM change_log) >> 14
+    SELECT n + 1 FROM block WHERE n < (SELECT max(version) FROM change_log) >> 11
 )
 SELECT version, object, id, operation, changed, before, after, record, origin, command_id,
     committed_at, commit_number, commit_user, commit_transaction, commit_sequence, applied_at
-FROM block CROSS JOIN change_log ON change_log.version >> 14 = block.n AND change_log.id = :id
+FROM block CROSS JOIN change_log ON change_log.version >> 11 = block.n AND change_log.id = :id
 WHERE object = :object ORDER BY version DESC LIMIT :limit;
 
 -- name: newest

@@ -40,12 +40,12 @@ SELECT
     ) AS published_at
 FROM change_log;
 
--- Of one record, a block of 16,384 versions after the other: what is written lies in the newest block, and what is trimmed
+-- Of one record, a block of 2,048 versions after the other: what is written lies in the newest block, and what is trimmed
 -- in the oldest, on few pages, while an index by id alone has a page of its own for nearly every change. What the planner
 -- is told (blocks, changes of one id in one) has it look into each block for `id = ?` instead of reading the log.
-CREATE INDEX change_id ON change_log (version >> 14, id);
+CREATE INDEX change_id ON change_log (version >> 11, id);
 ANALYZE change_id;
-INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('change_log', 'change_id', '1000000 16384 2');
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES ('change_log', 'change_id', '1000000 2048 2');
 
 -- Which objects have changes in the 64 versions from 64 * `block` on; an index of the log by object would be one page
 -- more to write with each change.
