@@ -13,11 +13,9 @@ from connector.outbound.lost import Found, Verdict
 from connector.outbound.rules import WriteRules
 from connector.outbound.shown import Shown
 from connector.outbound.soql import still_holds, unchanged_since
-from connector.outbound.steps import Ask, Finish, Question, Remote, Send, Step, Wait
+from connector.outbound.steps import MOST_MERGED, Ask, Finish, Question, Remote, Send, Step, Wait
 from connector.outbound.view import CLOCK_SKEW_MS, RecordView
 from connector.ports import RecordWrite, Unit
-
-MOST_MERGED = 50
 
 HEADER_FIELD = "LastModifiedDate"
 NO_RECORD = "RECORD_NOT_MADE"

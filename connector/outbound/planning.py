@@ -11,11 +11,11 @@ from connector.model.objects import ObjectSpec
 from connector.outbound.asking import Answer
 from connector.outbound.ending import FIRST_BACKOFF_S, Ending, waiting
 from connector.outbound.lost import Found, Verdict
-from connector.outbound.plan import MOST_MERGED, Planner
+from connector.outbound.plan import Planner
 from connector.outbound.planned import Group, InHand, Planned, Taken
 from connector.outbound.rules import OutboundRules
 from connector.outbound.shown import Shown
-from connector.outbound.steps import Ask, Finish, Question, Remote, Send, Wait
+from connector.outbound.steps import MOST_MERGED, Ask, Finish, Question, Remote, Send, Wait
 from connector.ports import Unit
 
 

@@ -9,6 +9,9 @@ from connector.model.ids import RecordId
 from connector.model.noun import dataclass
 from connector.ports import RecordWrite
 
+MOST_MERGED = 50
+"""Commands that one write carries."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deleted:

@@ -1,6 +1,6 @@
 """What is known of a command's record without asking the org: which it is, how it stands, what its sender had seen."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
 from connector.model.times import to_ms
 from connector.outbound.shown import Shown
-from connector.outbound.steps import Remote
+from connector.outbound.steps import MOST_MERGED, Remote
 from connector.ports import Unit
 
 # How well the org's clock is known, and that its stamps are whole seconds.
@@ -71,7 +71,8 @@ class RecordView:
             ):
                 seen.update(earlier.fields)
         if command.answer_lost and remote is not None and self._is_own_write(command, remote):
-            seen.update(command.fields)
+            for one in (command, *self._sent_with(command)):
+                seen.update(one.fields)
         if remote is not None and remote.values is not None and seen and self._last_was_ours(command, remote):
             seen = {name: remote.values.get(name, value) for name, value in seen.items()}
         return command.base if not seen else {**(command.base or {}), **seen}
@@ -98,6 +99,13 @@ class RecordView:
         if others_ms is not None and remote.modified_ms // 1000 <= others_ms // 1000:
             return False
         return remote.modified_ms >= (command.began_ms or 0) - CLOCK_SKEW_MS
+
+    def _sent_with(self, command: Command) -> Iterator[Command]:
+        """Those behind a command that its lost write carried as well: none behind it is sent in any other way."""
+        for behind in self._unit.commands_behind(command, MOST_MERGED):
+            if not behind.answer_lost:
+                return
+            yield behind
 
     def _last_was_ours(self, command: Command, remote: Remote) -> bool:
         """True if the record is as a write of ours has left it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from connector.devorg.commits import Commit
@@ -149,6 +149,7 @@ def _values(commit: Commit, contact: str) -> tuple[Mapping[str, Any], Mapping[st
 @pytest.mark.timeout(180)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=steps)
+@example(script=[("lose", None, []), ("command", "reject", ["Phone"]), ("command", "reject", ["Email"])])
 def test_no_field_is_overwritten_against_its_policy(runner: asyncio.Runner, org: DevOrg, script: list[Step]) -> None:
     """Edits of people and commands in any order, within a second or not, known to the replica or not, answers lost."""
     runner.run(play(org, script))
