@@ -3,6 +3,8 @@
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -154,6 +156,18 @@ def test_who_touches_the_file_breaks_its_seal(path: Path, step: Step) -> None:
     before = bytes_read()
     with Session(path, read_later=True):
         assert bytes_read() - before >= path.stat().st_size
+    assert sealed(path)
+
+
+def test_who_only_reads_leaves_the_seal(path: Path) -> None:
+    """Ours, and any other program, though it makes a WAL beside the file and clears it away."""
+    with ReadOnlyReplica(path) as reader:
+        assert reader.version() == 0
+    read = (
+        "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM widget__c').fetchone())"
+    )
+    told = subprocess.run([sys.executable, "-c", read, str(path)], check=True, capture_output=True, text=True)  # noqa: S603 - our own script
+    assert told.stdout == f"({ROWS},)\n"
     assert sealed(path)
 
 
