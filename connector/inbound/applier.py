@@ -1,8 +1,11 @@
 """Received events on their way into the replica: decoded, applied in one unit with the position behind them.
 
+They are decoded as they arrive, while those before them are being applied.
+
 An event that trips us must not stop the stream: it is found, set aside with its reason, and its records are read.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +16,7 @@ import structlog
 from connector.errors import ConnectorError, TransientError, UndecodableEvent
 from connector.inbound.apply import Applied, DecodedEvent, apply_events
 from connector.inbound.backlog import Backlog
-from connector.inbound.batch import in_order, quoted
+from connector.inbound.batch import Arrived, in_order, quoted
 from connector.inbound.catalog import SpecChanged
 from connector.inbound.decode import decode, salvage
 from connector.inbound.holes import open_hole
@@ -83,7 +86,14 @@ class Applier:
         self.state = state
         self.event_ms: int | None = None
 
-    async def apply(self, batch: Sequence[ReceivedEvent]) -> None:
+    def read(self, events: Sequence[ReceivedEvent]) -> Sequence[Arrived]:
+        """What the events say, as objects are described now."""
+        specs = self._tools.catalog.specs
+        with contextlib.suppress(Exception):  # `apply` finds the one that trips us, and tells
+            return [Arrived(event, specs, _decoded(event, specs, None)) for event in events]
+        return [Arrived(event) for event in events]
+
+    async def apply(self, batch: Sequence[Arrived]) -> None:
         """Apply a batch that is not empty.
 
         Raises:
@@ -100,7 +110,7 @@ class Applier:
             for event in batch:
                 await self._apply_one(event)
 
-    async def _apply_one(self, event: ReceivedEvent) -> None:
+    async def _apply_one(self, event: Arrived) -> None:
         try:
             await self._apply_all((event,))
         except ConnectorError:
@@ -109,13 +119,13 @@ class Applier:
             log.exception("stream.event_failed")
             await self._apply_all((event,), set_aside=f"could not be applied: {type(error).__name__}")
 
-    async def _apply_all(self, batch: Sequence[ReceivedEvent], *, set_aside: str | None = None) -> None:
+    async def _apply_all(self, batch: Sequence[Arrived], *, set_aside: str | None = None) -> None:
         for _ in range(MAX_SPEC_RETRIES):
             specs = self._tools.catalog.specs
-            decoded = [d for d in (_decoded(e, specs, set_aside) for e in batch) if d is not None]
+            decoded = [d for d in (_read_with(specs, arrived, set_aside) for arrived in batch) if d is not None]
             if await self._resolve(decoded):
                 continue
-            position = Position(batch[-1].replay_id, _newest_commit(decoded, self.event_ms))
+            position = Position(batch[-1].received.replay_id, _newest_commit(decoded, self.event_ms))
             work = partial(self._apply_unit, specs=specs, decoded=decoded, position=position)
             try:
                 with self._tools.remembering():
@@ -158,7 +168,7 @@ class Applier:
                 log.warning("stream.describe_postponed", object=name, error=str(error))
         return changed
 
-    def _after(self, batch: Sequence[ReceivedEvent], decoded: Sequence[DecodedEvent], applied: Applied) -> None:
+    def _after(self, batch: Sequence[Arrived], decoded: Sequence[DecodedEvent], applied: Applied) -> None:
         state = self.state
         state.last_event_ms = self._tools.now_ms()
         state.events += len(batch)
@@ -179,6 +189,13 @@ class Applier:
         for name, commit_ms in applied.whole.items():
             unit.set_cursor(reconcile_cursor(name), to_iso(now_ms), now_ms)
             open_hole(unit, name, commit_ms, "whole_object_event", now_ms, self._tools.hole_messages)
+
+
+def _read_with(specs: Mapping[str, ObjectSpec], arrived: Arrived, set_aside: str | None) -> DecodedEvent | None:
+    """What the event says by these descriptions; they may have changed since it came."""
+    if arrived.specs is specs and set_aside is None:
+        return arrived.decoded
+    return _decoded(arrived.received, specs, set_aside)
 
 
 def _decoded(received: ReceivedEvent, specs: Mapping[str, ObjectSpec], set_aside: str | None) -> DecodedEvent | None:

@@ -3,19 +3,35 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby, takewhile
 from typing import Any
 
 from connector.inbound.apply import DecodedEvent
 from connector.inbound.decode import sequence_of, transaction_of
 from connector.model.change import ReceivedEvent
+from connector.model.noun import dataclass
+from connector.model.objects import ObjectSpec
 
 # A transaction with more events than this is applied in parts: it must fit in memory and in one unit.
 MAX_TRANSACTION_EVENTS = 10_000
 # One that has shown so many is taken to be longer than one answer of the org.
 LARGE_TRANSACTION_EVENTS = 100
 MAX_QUOTED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A received event, read while those before it are being applied.
+
+    Attributes:
+        specs: The descriptions it was read with; None: it has not been read, or that has failed.
+        decoded: What it says; None for an event that is not synced.
+    """
+
+    received: ReceivedEvent
+    specs: Mapping[str, ObjectSpec] | None = None
+    decoded: DecodedEvent | None = None
 
 
 class Buffer:
@@ -30,7 +46,7 @@ class Buffer:
     def __init__(self, batch_size: int, ask: Callable[[int], None]) -> None:
         self._batch_size = batch_size
         self._ask = ask
-        self._events: deque[ReceivedEvent] = deque()
+        self._events: deque[Arrived] = deque()
         self._changed = asyncio.Event()
         self._closed = False
         self._wanting = False
@@ -38,12 +54,12 @@ class Buffer:
         self._ahead = 0  # of those here, for so many more were asked for before they were applied
         self._applied = 0  # and not yet asked for again
 
-    async def put(self, events: Sequence[ReceivedEvent]) -> None:
+    async def put(self, events: Sequence[Arrived]) -> None:
         """Add events; returns when there is room for more. After `close` they are dropped: the position stays."""
         if self._closed:
             return
         self._events.extend(events)
-        self._starved = events[-1].held_back
+        self._starved = events[-1].received.held_back
         self._wanting = False
         self._signal()
         while len(self._events) >= self._room() and not self._closed and not self._wanting:
@@ -55,7 +71,7 @@ class Buffer:
         self._closed = True
         self._signal()
 
-    async def take(self, linger_s: float, rest_s: float) -> list[ReceivedEvent]:
+    async def take(self, linger_s: float, rest_s: float) -> list[Arrived]:
         """The next batch: everything that waits, up to the batch size and beyond it only to end a transaction.
 
         An empty list says that the buffer is closed and drained.
@@ -84,7 +100,7 @@ class Buffer:
             count = self._count()
             if count < len(self._events) or count >= MAX_TRANSACTION_EVENTS or self._closed:
                 return count
-            last, cut = self._last_transaction(), self._events[-1].held_back
+            last, cut = self._last_transaction(), self._events[-1].received.held_back
             if not cut and not self._may_go_on(last):
                 return count
             if self._starved and last < count:
@@ -114,25 +130,25 @@ class Buffer:
     def _count(self) -> int:
         """How many of the waiting events make the next batch."""
         count = min(self._batch_size, len(self._events))
-        last = transaction_of(self._events[count - 1].payload)
+        last = transaction_of(self._events[count - 1].received.payload)
         while (
             last is not None
             and count < min(len(self._events), MAX_TRANSACTION_EVENTS)
-            and transaction_of(self._events[count].payload) == last
+            and transaction_of(self._events[count].received.payload) == last
         ):
             count += 1
         return count
 
     def _last_transaction(self) -> int:
         """How many events at the end share their transaction; one that names none stands alone."""
-        key = transaction_of(self._events[-1].payload)
+        key = transaction_of(self._events[-1].received.payload)
         if key is None:
             return 1
-        return sum(1 for _ in takewhile(lambda e: transaction_of(e.payload) == key, reversed(self._events)))
+        return sum(1 for _ in takewhile(lambda e: transaction_of(e.received.payload) == key, reversed(self._events)))
 
     def _may_go_on(self, last: int) -> bool:
         """Whether the last transaction has shown more than a first event."""
-        return last > 1 or (sequence_of(self._events[-1].payload) or 0) > 1
+        return last > 1 or (sequence_of(self._events[-1].received.payload) or 0) > 1
 
     def _ask_for(self, events: int) -> None:
         if events > 0 and not self._closed:

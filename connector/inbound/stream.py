@@ -140,7 +140,7 @@ class StreamLoop:
                     await self._reached(item)
                 else:
                     self._backlog.received(len(item))
-                    await buffer.put(item)
+                    await buffer.put(self._applier.read(item))
         finally:
             buffer.close()
             if isinstance(received, AsyncGenerator):

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from connector.errors import LinkDown, LoginRefused, OrgRefused, OrgThrottled, ReplayWindowLost, StoreBusy
 from connector.inbound import batch as batch_module
 from connector.inbound.apply import DecodedEvent, apply_events
-from connector.inbound.batch import Buffer, in_order
+from connector.inbound.batch import Arrived, Buffer, in_order
 from connector.inbound.decode import decode
 from connector.inbound.merge import merge_event
 from connector.model.change import ReceivedEvent, ReplayId
@@ -342,18 +342,18 @@ async def test_many_events_go_together(tmp_path: Path, org: FakeOrg) -> None:
 # --- the buffer ---------------------------------------------------------------------------------------------------
 
 
-def told(transactions: str, *, held_back: bool = False, first: int = 0) -> list[ReceivedEvent]:
+def told(transactions: str, *, held_back: bool = False, first: int = 0) -> list[Arrived]:
     """An event for each letter, which stands for its transaction."""
     events = [
         received(event("UPDATE", A, transaction=t, sequence=transactions[:n].count(t) + 1), first + n)
         for n, t in enumerate(transactions)
     ]
     events[-1] = replace(events[-1], held_back=held_back)
-    return events
+    return [Arrived(one) for one in events]
 
 
-def numbers(batch: Sequence[ReceivedEvent]) -> list[int]:
-    return [int(e.replay_id) for e in batch]
+def numbers(batch: Sequence[Arrived]) -> list[int]:
+    return [int(arrived.received.replay_id) for arrived in batch]
 
 
 async def test_a_batch_never_tears_a_transaction() -> None:
@@ -370,7 +370,7 @@ async def test_a_transaction_that_has_begun_is_waited_for() -> None:
     task = asyncio.create_task(buffer.take(5.0, 0.0))
     for number in (2, 3, 4):
         await asyncio.sleep(0)
-        await buffer.put([received(event("UPDATE", A, transaction="t", sequence=number + 1), number)])
+        await buffer.put([Arrived(received(event("UPDATE", A, transaction="t", sequence=number + 1), number))])
     await asyncio.sleep(0)
     await buffer.put(told("uv", first=5))
     assert numbers(await task) == [*range(7)]
@@ -461,9 +461,9 @@ async def test_a_window_that_ends_with_its_transaction_delays_it_and_nothing_mor
 
 async def test_a_closed_buffer_is_drained_and_takes_no_more() -> None:
     buffer = Buffer(10, lambda _: None)
-    await buffer.put([received(event("UPDATE", A))])
+    await buffer.put([Arrived(received(event("UPDATE", A)))])
     buffer.close()
-    await buffer.put([received(event("UPDATE", A))])
+    await buffer.put([Arrived(received(event("UPDATE", A)))])
     assert len(await buffer.take(5.0, 5.0)) == 1
     assert await buffer.take(5.0, 5.0) == []
 
