@@ -304,8 +304,11 @@ class Daemon:
         self._wake.set()  # a hole that the round opened or closed is announced though no record changed
 
     def _applied(self, applied: Applied) -> None:
-        self._relay.offer(applied.fresh)
-        if applied.changes or applied.whole:
+        if applied.fresh:
+            self._relay.offer(applied.fresh)
+        elif applied.changes:
+            self._wake.set()
+        if applied.whole:  # a hole was announced
             self._wake.set()
 
     def _observe_lag(self, lag_ms: int) -> None:

@@ -6,7 +6,7 @@ Per object and batch there is one look-up and one write of rows; between them ev
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import field, replace
+from dataclasses import field
 
 from connector.inbound.echo import Echoes, split
 from connector.inbound.fence import Fences, Memory, ReadFence
@@ -22,8 +22,6 @@ from connector.ports import DirtyRecord, Unit
 
 # An echo that takes longer (the stream was down) is an ordinary change.
 ECHO_WINDOW_MS = 30 * 60 * 1000
-# So many changes of a batch are handed on in memory at most: it is for the few that come while nothing else waits.
-FRESH_AT_MOST = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +54,7 @@ class Applied:
         whole: Objects of which an event said that any record may differ, and when (commit time).
         poll: Objects with an event that named no readable record; None in it: not even the object could be read.
         lags_ms: Commit in the org to applied here, one for each change of the stream.
-        fresh: The changes themselves, numbered, where they are few and came by the stream.
+        fresh: The changes themselves, numbered, where they came by the stream.
         changed: (id, changed fields) of every change, for the drift count; reads only.
     """
 
@@ -96,7 +94,7 @@ def apply_events(
         elif item.event.entity in specs:
             work.event(item, item.event)
     applied = work.finish(None)
-    applied.fresh = work.fresh()
+    applied.fresh = work.logged
     return applied
 
 
@@ -171,6 +169,7 @@ class _Work:
         self.sources: dict[RecordId, Source] = {}
         self._asked: dict[str, int | None] = {}
         self._seen: dict[str, None] = {}
+        self.logged: Sequence[Change] = ()
         self.applied = Applied()
 
     def load(self, batch: Iterable[DecodedEvent]) -> None:
@@ -265,8 +264,11 @@ class _Work:
     def finish(self, own: ReadFence | None) -> Applied:
         """Write everything; to be called once."""
         unit, memory = self._unit, self._context.memory
-        last = unit.append(self._changes) if self._changes else unit.last_version()
-        first = last - len(self._changes) + 1
+        last = unit.last_version()
+        first = last + 1
+        if self._changes:
+            self.logged = [change.numbered(version) for version, change in enumerate(self._changes, first)]
+            last = unit.append(self.logged)
         for name, written in self._written.items():
             rows = self.rows[name]
             numbered = [_numbered(rows[i], first, at) for i, at in written.items()]
@@ -286,13 +288,6 @@ class _Work:
         self.applied.last_version = last
         self.applied.dirty = {name for name, _ in self._marked}
         return self.applied
-
-    def fresh(self) -> Sequence[Change]:
-        """The changes with their numbers, if they are few; behind `finish`."""
-        if len(self._changes) > FRESH_AT_MOST:
-            return ()
-        first = self.applied.last_version - len(self._changes) + 1
-        return [replace(change, version=version) for version, change in enumerate(self._changes, first)]
 
     def _asked_ms(self, name: str) -> int | None:
         if name not in self._asked:

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any, NewType
 
 from connector.model.ids import RecordId
+from connector.model.jsontext import JsonText
 from connector.model.noun import dataclass
 
 ReplayId = NewType("ReplayId", bytes)  # opaque: store it, send it back, never compare or compute
@@ -173,3 +174,26 @@ class Change:
     command_id: str | None
     commit: CommitInfo | None
     applied_ms: int
+
+    def numbered(self, version: int) -> "Change":
+        """The change under its number, as the log keeps it and the mesh is told: its values are JSON already.
+
+        Raises:
+            TypeError: A value has no JSON form.
+        """
+        record = None if self.record is None else JsonText.of(self.record)
+        after = None if self.after is None or self.after is self.record else JsonText.of(self.after)
+        return Change(
+            version=version,
+            object=self.object,
+            id=self.id,
+            operation=self.operation,
+            changed=self.changed,
+            before=None if self.before is None else JsonText.of(self.before),
+            after=record if self.after is self.record else after,
+            record=record,
+            origin=self.origin,
+            command_id=self.command_id,
+            commit=self.commit,
+            applied_ms=self.applied_ms,
+        )

@@ -19,6 +19,15 @@ class JsonText(Mapping[str, Any]):
         self.text = text
         self._read: dict[str, Any] | None = None
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "JsonText":
+        """These values as they are kept.
+
+        Raises:
+            TypeError: One of them has no JSON form (an integer over 64 bits, a lone surrogate, a foreign type).
+        """
+        return values if isinstance(values, cls) else cls(orjson.dumps(values, default=dict).decode())
+
     def opened_with(self, member: str) -> str:
         """The text with a member, as JSON, in front of its own."""
         return f"{{{member}}}" if self.text == "{}" else f"{{{member},{self.text[1:]}"

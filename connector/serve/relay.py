@@ -4,8 +4,9 @@ A turn is one unit (mark what was acknowledged, read what is next) and one pipel
 once, in order. What counts as published is the batch up to the first message that failed for now; everything from
 there is sent again, so order holds through every retry and a message may come twice but is never left out.
 
-A change that comes alone is handed over in memory as well, once it is committed: it is on its way before the database
-has been asked what is next. What is handed over counts only where it follows on the last one published.
+What the stream brings is handed over in memory, once it is committed, and published without asking the database, as
+long as it follows on the last one published. All else (what polls found, results, signals, what the broker did not
+take) is read from the database when somebody says that it is there.
 
 The broker's acknowledgements are remembered here and written down a little later, many at a time: by itself each would
 cost as many pages of an SD card as the change it is about. A crash publishes again what was not written down yet.
@@ -39,6 +40,8 @@ SIGNAL_WAIT_MAX_S = 60.0
 # Acknowledged changes are marked as published after so long, or once they are so many.
 MARK_WITHIN_S = 5.0
 MARK_AT_COUNT = BATCH
+# More than this waits in the log alone.
+HANDED_OVER_AT_MOST = 2 * BATCH
 
 Pages = Callable[[], AsyncIterator[Sequence[Message]]]
 
@@ -128,7 +131,7 @@ class _Entry:
 
 
 class Relay:
-    """Runs while the process does; `wake` is set by whoever has committed changes or enqueued messages.
+    """Runs while the process does; `wake` is set by whoever has enqueued messages, or changes without `offer`.
 
     Attributes:
         parked_count: Messages that the broker refuses for good since the start: skipped, each with its reason logged.
@@ -166,6 +169,8 @@ class Relay:
         self._acknowledged = _Acknowledged()
         self._signal: Message | None = None
         self._fresh: deque[Change] = deque()
+        self._handed = asyncio.Event()
+        self._behind = True  # the database may have something that nobody tells of
         self._last = 0  # version of the last change published in this run; 0: none yet
         self._pages: AsyncIterator[Sequence[Message]] | None = None
         self._page: list[_Entry] = []
@@ -180,9 +185,10 @@ class Relay:
         self._link_up.set()
 
     def offer(self, changes: Sequence[Change]) -> None:
-        """Changes that have just been committed; `wake` is set behind it, as for all others."""
+        """Changes that have just been committed."""
         self._fresh.extend(changes)
-        if len(self._fresh) > BATCH:
+        self._handed.set()
+        if len(self._fresh) > HANDED_OVER_AT_MOST:
             self._fresh.clear()
 
     def put_back(self) -> None:
@@ -205,30 +211,41 @@ class Relay:
             FatalError: Of the store.
         """
         while True:
-            fresh = self._following()
-            if fresh and not await self._publish(fresh):
-                await self._back_off()
+            await self._publish_handed()
+            if not self._behind and not self._is_due():
+                await self._idle()
+                continue
             self._wake.clear()
             self._link_up.clear()
             entries = await self._next()
-            if entries and await self._publish(entries):
-                continue
-            if self._finishing:
+            done = not entries or await self._publish(entries)
+            if self._finishing and not (done and entries):
                 return
-            if entries:
+            if not done:
+                self._behind = True
                 await self._back_off()
-            elif self._pages is None:
-                await self._idle()
 
-    def _following(self) -> list[_Entry]:
-        """What was handed over and follows on the last change published; what does not is read from the log."""
+    async def _publish_handed(self) -> None:
+        """Publish what was handed over and follows on the last change; what does not is read from the log."""
         handed, self._fresh = self._fresh, deque()
-        if self._page:
-            return []  # retained messages are put back between the changes of the log
-        following = [change for change in handed if change.version > self._last]
-        if [change.version for change in following] != [self._last + 1 + i for i in range(len(following))]:
-            return []
-        return [entry for change in following for entry in self._entries(change)]
+        self._handed.clear()
+        news = [change for change in handed if change.version > self._last]
+        if not news:
+            return
+        if self._page or [change.version for change in news] != [self._last + 1 + i for i in range(len(news))]:
+            self._behind = True
+        elif not await self._publish([entry for change in news for entry in self._entries(change)]):
+            self._behind = True
+            await self._back_off()
+
+    def _is_due(self) -> bool:
+        """Whether the database has something for us, or we for it, or there is something else to publish."""
+        due_ms = self._signals.updates_due_ms()
+        signal = self._signal is not None or (due_ms is not None and due_ms <= self._now_ms())
+        return self._wake.is_set() or signal or self._pages is not None or self._finishing or self._left_s() == 0
+
+    def _left_s(self) -> float | None:
+        return self._acknowledged.left_s(asyncio.get_running_loop().time())
 
     async def _next(self) -> list[_Entry]:
         if self._pages is not None and not self._page:
@@ -237,25 +254,32 @@ class Relay:
             self._pages = None if page is None else self._pages
         if self._signal is None:
             self._signal = self._signals.records_updated(self._now_ms())
-        left_s = self._acknowledged.left_s(asyncio.get_running_loop().time())
-        now = self._finishing or left_s == 0
-        due, changes = await self._replica.run(partial(self._turn, self._acknowledged, now))
+        now = self._finishing or self._left_s() == 0
+        self._behind = True
+        changes, messages = await self._replica.run(partial(self._turn, self._acknowledged, now))
+        self._behind = BATCH in (len(changes), len(messages))
         if now:
             self._acknowledged = _Acknowledged()
         signal = [] if self._signal is None else [_Entry(self._signal, is_signal=True)]
-        messages = [_Entry(m.message, message_id=m.id) for m in due]
-        return [*self._page, *signal, *messages, *(entry for change in changes for entry in self._entries(change))]
+        # A message goes behind the change of the version that it was enqueued at.
+        stored: list[Change | OutboxMessage] = [*changes, *messages]
+        stored.sort(key=_place)
+        return [*self._page, *signal, *(entry for item in stored for entry in self._entries(item))]
 
     @staticmethod
-    def _turn(done: _Acknowledged, now: bool, unit: Unit) -> tuple[Sequence[OutboxMessage], Sequence[Change]]:
+    def _turn(done: _Acknowledged, now: bool, unit: Unit) -> tuple[Sequence[Change], Sequence[OutboxMessage]]:
         if now:
             for version, at_ms in done.times:
                 unit.mark_published(version, at_ms)
         if done.message_ids:
             unit.remove_messages(done.message_ids)
-        return unit.due(BATCH, done.version), unit.unpublished(BATCH, done.version)
+        changes = unit.unpublished(BATCH, done.version)
+        return changes, unit.due(BATCH, changes[-1].version if changes else done.version)
 
-    def _entries(self, change: Change) -> list[_Entry]:
+    def _entries(self, item: Change | OutboxMessage) -> list[_Entry]:
+        if isinstance(item, OutboxMessage):
+            return [_Entry(item.message, message_id=item.id)]
+        change = item
         commit_ms = None if change.commit is None else change.commit.timestamp_ms
         try:
             message = self._codec.change(change)
@@ -324,11 +348,13 @@ class Relay:
         """Wait for work, until `records_updated` is due, or until acknowledgements must be written down."""
         due_ms = self._signals.updates_due_ms()
         signal_s = None if due_ms is None else min(max(0, due_ms - self._now_ms()) / 1000, SIGNAL_WAIT_MAX_S)
-        mark_s = self._acknowledged.left_s(asyncio.get_running_loop().time())
-        waits_s = [wait_s for wait_s in (signal_s, mark_s) if wait_s is not None]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(waits_s, default=None)):
-                await self._wake.wait()
+        waits_s = [wait_s for wait_s in (signal_s, self._left_s()) if wait_s is not None]
+        waiting = [asyncio.create_task(work.wait()) for work in (self._wake, self._handed)]
+        try:
+            await asyncio.wait(waiting, timeout=min(waits_s, default=None), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
 
     async def _back_off(self) -> None:
         """Wait for the connection, or a growing while."""
@@ -336,3 +362,7 @@ class Relay:
             async with asyncio.timeout(self._wait_s * self._rng.uniform(0.5, 1.0)):
                 await self._link_up.wait()
         self._wait_s = min(self._wait_s * 2, BACKOFF_MAX_S)
+
+
+def _place(item: Change | OutboxMessage) -> int:
+    return item.version if isinstance(item, Change) else item.after_version

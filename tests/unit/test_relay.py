@@ -193,6 +193,39 @@ async def test_what_is_handed_over_is_published_before_the_store_is_asked() -> N
     assert bench.broker.versions == [1, 2]
 
 
+async def test_the_store_is_not_asked_for_what_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the stream goes on, and with nobody else saying that there is something."""
+    monkeypatch.setattr(relay_module, "MARK_WITHIN_S", 3600.0)
+    bench = Bench()
+    bench.store.add(change())
+    async with bench.running():
+        await until(lambda: bench.broker.versions == [1])
+        before = bench.store.turns
+        for count in range(2, 100):
+            bench.store.add(change())
+            bench.relay.offer(bench.store.log[-1:])
+            await until(lambda count=count: len(bench.broker.got) == count)  # type: ignore[misc]  # each its own
+        assert bench.store.turns <= before + 1
+        bench.store.enqueue(Message(topic="result", payload=b""))
+        bench.wake.set()
+        await until(lambda: bench.broker.got[-1].topic == "result")
+    assert bench.broker.versions == list(range(1, 100))
+
+
+async def test_messages_between_changes_leave_in_one_turn() -> None:
+    """Each behind the changes that it was enqueued at."""
+    bench = Bench()
+    for topic in ("first", "second", "third"):
+        bench.store.enqueue(Message(topic=topic, payload=b""))
+        bench.store.add(change(), change())
+    turns: set[int] = set()
+    bench.broker.answer = lambda _message: turns.add(bench.store.turns)
+    async with bench.running():
+        await until(lambda: len(bench.broker.got) == 9)
+    assert turns == {1}
+    assert [m.topic for m in bench.broker.got[::3]] == ["first", "second", "third"]
+
+
 async def test_what_does_not_follow_is_read_from_the_log() -> None:
     """Something else was committed meanwhile, or it has been published already: order holds, nothing comes twice."""
     bench = Bench()

@@ -15,7 +15,7 @@ from connector.inbound.apply import DecodedEvent, apply_events
 from connector.inbound.batch import Arrived, Buffer, in_order
 from connector.inbound.decode import decode
 from connector.inbound.merge import merge_event
-from connector.model.change import ReceivedEvent, ReplayId
+from connector.model.change import ReplayId
 from tests.events import CONTACT_FIELDS, T0, contact_spec, event, record_id
 from tests.fakes import FakeOrg, FakeSource, received
 from tests.waiting import until
