@@ -10,7 +10,18 @@ import socket
 import ssl
 from collections import deque
 
-from connector.mesh.packets import PUBACK, Header, Puback, Published, header, puback, published
+from connector.mesh.packets import (
+    PUBACK,
+    SHORT_PUBACK_BYTES,
+    SUCCESS,
+    Header,
+    Puback,
+    Published,
+    header,
+    puback,
+    published,
+    short_pubacks,
+)
 
 _READ_BYTES = 65_536
 # What is not all there yet is kept until it is; a reason string alone may have 64 KiB.
@@ -74,6 +85,10 @@ class BufferedSocket:
     def _sort(self) -> None:
         """At the border of two packets: take out what is ours, up to a packet that is paho's."""
         while self._at < len(self._read):
+            if accepted := short_pubacks(self._read, self._at):
+                self._acknowledgements += [Puback(packet_id, SUCCESS) for packet_id in accepted]
+                self._at += SHORT_PUBACK_BYTES * len(accepted)
+                continue
             try:
                 head = header(self._read, self._at)
             except ValueError:

@@ -7,6 +7,7 @@ and for one that comes in 60, where this takes 9.
 Source: MQTT 5.0, sections 2.1 (fixed header, packet identifier), 3.3 and 3.4; MQTT 3.1.1 lacks properties and codes.
 """
 
+import struct
 from typing import NamedTuple
 
 SUCCESS = 0
@@ -20,6 +21,10 @@ _LARGEST = 268_435_455
 _LENGTH_BYTES = 4
 _MORE = 0x80  # of a byte of the length: another one follows
 _ID_BYTES = 2
+# Nearly all acknowledgements: two bytes behind the header, which are the packet id, and no reason.
+_SHORT = struct.Struct(">HH")
+_SHORT_KIND = PUBACK << 8 | _ID_BYTES
+SHORT_PUBACK_BYTES = _SHORT.size
 
 
 class Puback(NamedTuple):
@@ -104,6 +109,17 @@ def header(data: bytes, at: int) -> Header | None:
     if len(data) > at + _LENGTH_BYTES:
         raise ValueError("a length of more than four bytes")
     return None
+
+
+def short_pubacks(data: bytes, at: int) -> list[int]:
+    """The packet ids of the acknowledgements of four bytes that stand there one behind the other; all say success."""
+    whole = (len(data) - at) // SHORT_PUBACK_BYTES * SHORT_PUBACK_BYTES
+    ids = []
+    for kind, packet_id in _SHORT.iter_unpack(memoryview(data)[at : at + whole]):
+        if kind != _SHORT_KIND:
+            break
+        ids.append(packet_id)
+    return ids
 
 
 def puback(data: bytes, at: int, head: Header) -> Puback | None:
