@@ -34,6 +34,7 @@ class Feed:
         self._made: list[bytes] = []
         self._log: list[bytes] = []
         self._due_s: list[float] = []
+        self._sent_s: list[float] = []
         self._count = 0
         self._at = 0  # of the log, what the client gets next
         self._advised = False
@@ -66,9 +67,9 @@ class Feed:
             self._release(made, time.monotonic())
         return web.json_response({"at_s": time.monotonic()})
 
-    async def due(self, _request: web.Request) -> web.Response:
-        """When each event of the log was to be sent, by the machine's monotonic clock, whenever it was."""
-        return web.json_response(self._due_s)
+    async def times(self, _request: web.Request) -> web.Response:
+        """When each event of the log was to be sent, and when it was, by the machine's monotonic clock."""
+        return web.json_response({"due": self._due_s, "sent": self._sent_s})
 
     async def _pace(self, made: list[bytes], rate: float) -> None:
         began_s = time.monotonic()
@@ -120,8 +121,14 @@ class Feed:
                 return []
             if session != self._session:
                 return []
-        events = self._log[self._at : self._at + EVENTS_PER_ANSWER]
+        return self._take(EVENTS_PER_ANSWER)
+
+    def _take(self, most: int) -> list[bytes]:
+        """What the client gets now."""
+        at = self._at
+        events = self._log[at : at + most]
         self._at += len(events)
+        self._sent_s[at : self._at] = [time.monotonic()] * len(events)
         return events
 
 
@@ -198,7 +205,7 @@ def serve(
         [
             web.post("/feed/make", feed.make),
             web.post("/feed/go", feed.go),
-            web.get("/feed/due", feed.due),
+            web.get("/feed/times", feed.times),
             web.post("/cometd/{version:.*}", feed.cometd),
             web.route("*", "/{path:.*}", front.ask),
         ]

@@ -121,8 +121,7 @@ class PubSubFeed(Feed):
 
     def _response(self) -> bytes:
         """A FetchResponse of events that are bytes already: field 1, length-delimited, once for each."""
-        events = self._log[self._at : self._at + min(self._credit, EVENTS_PER_ANSWER)]
-        self._at += len(events)
+        events = self._take(min(self._credit, EVENTS_PER_ANSWER))
         self._credit -= len(events)
         told = FetchResponse(latest_replay_id=b"", rpc_id="feed", pending_num_requested=self._credit)
         return b"".join(b"\x0a" + _varint(len(event)) + event for event in events) + told.SerializeToString()
