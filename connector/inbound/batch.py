@@ -15,8 +15,8 @@ from connector.model.objects import ObjectSpec
 
 # A transaction with more events than this is applied in parts: it must fit in memory and in one unit.
 MAX_TRANSACTION_EVENTS = 10_000
-# One that has shown so many is taken to be longer than one answer of the org.
-LARGE_TRANSACTION_EVENTS = 100
+# One that has shown so many may be longer than one answer of the org: nobody minds half a second for a bulk edit.
+LARGE_TRANSACTION_EVENTS = 25
 MAX_QUOTED_BYTES = 1 << 20
 
 
