@@ -12,6 +12,7 @@ from connector.ports import Unit
 from connector.store.checks import read_whole
 from connector.store.pace import Pace
 from connector.store.session import Session
+from connector.store.walcopy import WalCopy
 
 T = TypeVar("T")
 
@@ -28,7 +29,8 @@ class Database:
 
     def __init__(self, path: Path, *, read_later: bool = False) -> None:
         self._path = path.resolve()
-        self._session = Session(path, read_later=read_later)
+        self._wal_copy = WalCopy(self._path)
+        self._session = Session(path, read_later=read_later, wal_copy=self._wal_copy)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
 
     async def __aenter__(self) -> Self:
@@ -88,6 +90,10 @@ class Database:
         return await turn
 
     def _end(self) -> asyncio.Future[None]:
-        closed = asyncio.get_running_loop().run_in_executor(self._thread, self._session.close)
+        closed = asyncio.get_running_loop().run_in_executor(self._thread, self._close)
         self._thread.shutdown(wait=False)
         return closed
+
+    def _close(self) -> None:
+        self._wal_copy.close()
+        self._session.close()

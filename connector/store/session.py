@@ -18,6 +18,7 @@ from connector.store.refit import refit_function
 from connector.store.seal import break_seal, seal, sealed
 from connector.store.transaction import transaction
 from connector.store.unit import StoreUnit
+from connector.store.walcopy import WAL_FRAMES, WalCopy
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ _CACHE_KIB = 4096
 _PRAGMAS = f"""
 PRAGMA synchronous = FULL;
 PRAGMA foreign_keys = ON;
-PRAGMA wal_autocheckpoint = 30000;
+PRAGMA wal_autocheckpoint = {WAL_FRAMES};
 PRAGMA journal_size_limit = {WAL_BYTES};
 PRAGMA cache_size = -{_CACHE_KIB};
 PRAGMA analysis_limit = 1000;
@@ -53,17 +54,21 @@ class Session:
         guest: A guest is a second writer beside a daemon that may be running (to queue commands): it takes no lock,
             and makes, checks and migrates nothing.
         read_later: Open a file that is still sealed without reading it; whoever asks for that has it read afterwards.
+        wal_copy: Copies the WAL back; None: SQLite does, within a commit.
 
     Attributes:
         sound: Every page was read since the file was opened, or before, and nothing has shown a damage: only then is it
             sealed at the end.
     """
 
-    def __init__(self, path: Path, *, guest: bool = False, read_later: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, guest: bool = False, read_later: bool = False, wal_copy: WalCopy | None = None
+    ) -> None:
         # SQLite names the WAL after the file that a link points at; so must the lock be.
         self._path = path.resolve()
         self._guest = guest
         self._read_later = read_later
+        self._wal_copy = wal_copy
         self.sound = False
         self._lock = FileLock(self._path)
         self._connection: apsw.Connection | None = None
@@ -166,6 +171,8 @@ class Session:
             raise StoreUnusable(f"{self._path}: its file system cannot hold a WAL: set storage.path to a local disk")
         # apsw stops a script at the first row that it answers, until that is fetched.
         connection.execute(_PRAGMAS).fetchall()
+        if self._wal_copy is not None:
+            connection.set_wal_hook(self._wal_copy.committed)
         connection.create_scalar_function("refit", refit_function, 3, deterministic=True)
         if not self._guest:
             before, after = migrate(connection)
