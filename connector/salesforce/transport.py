@@ -16,14 +16,13 @@ from typing import Any, Self
 import requests
 import structlog
 import urllib3.exceptions as urllib3_errors
-from simple_salesforce.api import Salesforce
-from simple_salesforce.exceptions import SalesforceError
 
 from connector.errors import ConnectorError, LinkDown, OrgUnavailable, StoreBusy
 from connector.model.codes import EXPIRED_SESSION, is_daily_limit
 from connector.ports import Purpose
 from connector.salesforce.answers import Answer, clock_ms, is_success, problems
 from connector.salesforce.budget import ApiBudget
+from connector.salesforce.library import Salesforce, SalesforceError
 from connector.salesforce.login import Session
 from connector.salesforce.login_answers import Token
 
