@@ -213,7 +213,9 @@ class Catalog:
             new=fresh if stored else [],
             gone=[name for name in old if name not in columns],
         )
-        self._use({**self._specs, spec.name: spec})
+        specs = {**self._specs, spec.name: spec}
+        # In the order of the settings, whichever is described first: it is that of the loads.
+        self._use({name: specs[name] for name in self._wanted if name in specs})
         return True, reread
 
     def _read_again(self, unit: Unit, name: str, fields: Sequence[str]) -> bool:

@@ -63,6 +63,28 @@ async def test_objects_are_described_side_by_side(tmp_path: Path) -> None:
             assert way.inbound.catalog.specs.keys() == wanted.keys()
 
 
+class BackwardOrg(FakeOrg):
+    """Describes Contact once Account is known."""
+
+    def __init__(self) -> None:
+        super().__init__("Contact", "Account")
+        self.known: Callable[[], bool] = lambda: False
+
+    async def describe(self, name: str, purpose: Purpose) -> Mapping[str, Any]:
+        if name == "Contact":
+            await until(self.known)
+        return await super().describe(name, purpose)
+
+
+async def test_objects_keep_the_order_of_the_settings(tmp_path: Path) -> None:
+    """In which they are loaded, whichever is described first."""
+    org = BackwardOrg()
+    wanted = {"Contact": ("LastName",), "Account": ("Name",)}
+    org.known = lambda: org.calls["describe"] == 1
+    async with opened(tmp_path / "r.db", org, wanted=wanted) as way:
+        assert list(way.inbound.catalog.specs) == ["Contact", "Account"]
+
+
 async def test_a_first_start_without_the_org_waits(tmp_path: Path, org: FakeOrg) -> None:
     org.failures["describe"].append(LinkDown("down"))
     with pytest.raises(LinkDown):
