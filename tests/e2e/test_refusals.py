@@ -190,7 +190,7 @@ def test_a_replica_that_decayed_on_its_disk(stack: Stack, tmp_path: Path) -> Non
     stack.daemon.until_logged("store.read_whole")
     assert stack.daemon.stop() == 0
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
-        (page,) = file.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'contact_search_docsize'").fetchone()
+        (page,) = file.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'contact_search_idx'").fetchone()
     with path.open("r+b") as data:
         data.seek((page - 1) * PAGE_BYTES)
         data.write(b"\xa5" * PAGE_BYTES)
