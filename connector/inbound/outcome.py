@@ -127,4 +127,4 @@ class Editor:
 
 
 def _differing(names: Iterable[str], before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple([name for name in names if before.get(name) != after.get(name)])
+    return tuple([name for name in names if before[name] != after[name]])

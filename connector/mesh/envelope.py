@@ -215,13 +215,13 @@ def _commit(commit: CommitInfo) -> dict[str, Any]:
 
 
 def _whole(record_id: RecordId, values: Mapping[str, Any]) -> dict[str, Any] | orjson.Fragment:
-    if isinstance(values, JsonText):
+    if type(values) is JsonText:
         return orjson.Fragment(values.opened_with(f'"Id":"{record_id}"'))
     return {"Id": record_id, **values}
 
 
 def _as_it_is(values: Mapping[str, Any]) -> Mapping[str, Any] | orjson.Fragment:
-    return orjson.Fragment(values.text) if isinstance(values, JsonText) else values
+    return orjson.Fragment(values.text) if type(values) is JsonText else values
 
 
 def _iso(ms: int | None) -> str | None:

@@ -26,7 +26,7 @@ class JsonText(Mapping[str, Any]):
         Raises:
             TypeError: One of them has no JSON form (an integer over 64 bits, a lone surrogate, a foreign type).
         """
-        return values if isinstance(values, cls) else cls(orjson.dumps(values, default=dict).decode())
+        return values if type(values) is cls else cls(orjson.dumps(values, default=dict).decode())
 
     def opened_with(self, member: str) -> str:
         """The text with a member, as JSON, in front of its own."""
