@@ -140,7 +140,7 @@ SELECT record_id FROM command INDEXED BY command_record
 WHERE record_id IN (SELECT value FROM json_each(:ids)) AND record_id IS NOT NULL AND object = :object
     AND operation IN ('create', 'upsert')
 UNION
-SELECT id FROM change_log INDEXED BY change_id
+SELECT id FROM change_log INDEXED BY change_made
 WHERE id IN (SELECT value FROM json_each(:ids)) AND object = :object AND operation = 'create'
     AND command_id IS NOT NULL;
 
