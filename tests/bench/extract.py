@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from connector.devorg.objects.residents import INTEGRATION_USER_ID
 from tests import pypi
 from tests.bench import metered
 from tests.bench.gateway import MY_DOMAIN
@@ -134,7 +135,7 @@ def cumulusci_prepared(directory: Path, told: Mapping[str, Any], names: Sequence
     org = {
         "access_token": told["access_token"],
         "instance_url": MY_DOMAIN,
-        "id": f"{MY_DOMAIN}/id/{told['org_id']}/0055f000007NnAbAAK",
+        "id": f"{MY_DOMAIN}/id/{told['org_id']}/{INTEGRATION_USER_ID}",
         "username": told["username"],
     }
     (directory / "org.json").write_text(json.dumps(org), encoding="utf-8")

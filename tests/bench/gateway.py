@@ -36,7 +36,9 @@ def gateway(org_url: str, directory: Path) -> Iterator[dict[str, str]]:
     certificate, key = _make_certificate(directory)
     words = ["--certificate", str(certificate), "--key", str(key)]
     with FrontProcess("gateway", org_url, words, asked="/") as front:
-        yield {"HTTPS_PROXY": front.url, "NO_PROXY": "", "REQUESTS_CA_BUNDLE": str(certificate)}
+        # The names in small letters win over the others, and may be set on this machine.
+        proxy = {"HTTPS_PROXY": front.url, "https_proxy": front.url, "NO_PROXY": "", "no_proxy": ""}
+        yield {**proxy, "REQUESTS_CA_BUNDLE": str(certificate)}
 
 
 class Gateway:
