@@ -1,6 +1,6 @@
 """What is known of a command's record without asking the org: which it is, how it stands, what its sender had seen."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -59,22 +59,22 @@ class RecordView:
     def base(self, command: Command, remote: Remote | None = None) -> Mapping[str, Any] | None:
         """What the sender had seen: the base at acceptance, and what earlier commands have written since.
 
-        Where the org says that our user was the last to modify the record, a value that differs from what we wrote is
-        what the org made of it (a trigger, a rounding), not somebody's edit.
+        Where a write of ours modified the record last, a value that differs from what that write set is what the org
+        made of it (a trigger, a rounding). Of every other field it may be somebody's edit: the write came behind it.
         """
         if command.record_id is None:
             return command.base
-        seen: dict[str, Any] = {}
+        earlier: Sequence[Command] = ()
         if command.base_seq is not None:
-            for earlier in self._unit.written_between(
+            earlier = self._unit.written_between(
                 command.object, command.record_id, command.base_seq, command.seq or 2**62
-            ):
-                seen.update(earlier.fields)
-        if command.answer_lost and remote is not None and self._is_own_write(command, remote):
-            for one in (command, *self._sent_with(command)):
-                seen.update(one.fields)
-        if remote is not None and remote.values is not None and seen and self._last_was_ours(command, remote):
-            seen = {name: remote.values.get(name, value) for name, value in seen.items()}
+            )
+        seen = {name: value for one in earlier for name, value in one.fields.items()}
+        if remote is not None and remote.values is not None and remote.ours:
+            lost = self._lost_fields(command, remote)
+            seen |= lost
+            last_set = lost or _last_set(earlier, remote)
+            seen |= {name: remote.values.get(name, seen[name]) for name in last_set if name in seen}
         return command.base if not seen else {**(command.base or {}), **seen}
 
     def is_settled(self, remote: Remote) -> bool:
@@ -90,6 +90,12 @@ class RecordView:
     def _may_live(self, record_id: RecordId) -> bool:
         stored = self._shown.stored(self._spec, record_id)
         return stored is None or stored.deleted_ms is None
+
+    def _lost_fields(self, command: Command, remote: Remote) -> Mapping[str, Any]:
+        """What a lost write of the command's own carried; empty if it is not what modified the record last."""
+        if not command.answer_lost or not self._is_own_write(command, remote):
+            return {}
+        return {name: value for one in (command, *self._sent_with(command)) for name, value in one.fields.items()}
 
     def _is_own_write(self, command: Command, remote: Remote) -> bool:
         """True if it is a lost write of the command's own that modified the record last, and no other one of ours."""
@@ -107,11 +113,10 @@ class RecordView:
                 return
             yield behind
 
-    def _last_was_ours(self, command: Command, remote: Remote) -> bool:
-        """True if the record is as a write of ours has left it."""
-        if not remote.ours or command.record_id is None:
-            return False
-        if command.answer_lost and self._is_own_write(command, remote):
-            return True
-        written_ms = self._unit.last_written_ms(command.object, command.record_id)
-        return written_ms is not None and remote.modified_ms // 1000 <= written_ms // 1000
+
+def _last_set(earlier: Sequence[Command], remote: Remote) -> Mapping[str, Any]:
+    """What the last write of these commands set, for all that it carried; empty if the record was modified later."""
+    for one in reversed(earlier):
+        if one.written_ms is not None:
+            return (one.sent or {}) if remote.modified_ms // 1000 <= one.written_ms // 1000 else {}
+    return {}

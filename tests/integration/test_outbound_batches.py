@@ -213,6 +213,21 @@ async def test_what_a_trigger_makes_of_our_write_is_no_conflict(bench: Bench) ->
     assert dict(bench.org.writes[-1].fields) == {"Phone": "3"}
 
 
+async def test_an_edit_between_two_of_our_writes_is_somebodys(bench: Bench) -> None:
+    """Our user was the last to modify the record, but what it wrote last was another field."""
+    bench.org.answers.append(WriteOutcome(ID, server_ms=SECOND_MS + 119_000))
+    await bench.give("update", update("a", Phone="2"))
+    await bench.send_all()
+    await bench.give("update", update("b", LastName="Ours") | {"on_conflict": "overwrite"})
+    await bench.give("update", update("c", Phone="3", LastName="Last"))
+    bench.org.answers.extend([WriteOutcome(ID, server_ms=SECOND_MS + 119_000), refusal(MODIFIED, 412)])
+    left = {"Phone": "9", "LastName": "OURS", "at": SECOND_MS + 119_000, "LastModifiedById": "0055f000007NnAbAAK"}
+    bench.org.rows[ID] = {**VALUES, **left}
+    await bench.send_all()
+    assert await statuses(bench, "a", "b", "c") == [SUCCEEDED, SUCCEEDED, CommandStatus.CONFLICT]
+    assert (await bench.command("c")).conflict == {"Phone": {"base": "2", "local": "3", "remote": "9"}}
+
+
 async def test_an_expired_command_is_answered_in_time(bench: Bench) -> None:
     """Even behind one that waits for its retry, and only one that has not been tried: it may have been taken."""
     bench.org.answers.append(RowLocked("locked", retry_after_s=3000))

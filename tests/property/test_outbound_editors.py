@@ -150,6 +150,15 @@ def _values(commit: Commit, contact: str) -> tuple[Mapping[str, Any], Mapping[st
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=steps)
 @example(script=[("lose", None, []), ("command", "reject", ["Phone"]), ("command", "reject", ["Email"])])
+@example(
+    script=[
+        ("command", "merge", ["Email"]),
+        ("send", None, []),
+        ("command", "overwrite", ["Phone"]),
+        ("person", None, ["Phone", "Email"]),
+        ("command", "merge", ["Phone", "Email"]),
+    ]
+)
 def test_no_field_is_overwritten_against_its_policy(runner: asyncio.Runner, org: DevOrg, script: list[Step]) -> None:
     """Edits of people and commands in any order, within a second or not, known to the replica or not, answers lost."""
     runner.run(play(org, script))
