@@ -549,8 +549,8 @@ class Unit(Protocol):
         """Later commands that have written to the record, or may have, in order."""
         ...
 
-    def last_written_ms(self, object_name: str, record_id: RecordId) -> int | None:
-        """The org's clock at the newest write of ours to the record, or None."""
+    def last_written_ms(self, object_name: str, record_id: RecordId, besides: str) -> int | None:
+        """The org's clock at the newest write of ours to the record, those that the command `besides` carried apart."""
         ...
 
     def wait_no_longer(self, now_ms: int, until_ms: int) -> int:

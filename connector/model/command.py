@@ -68,7 +68,8 @@ class Command:
         correlation: To be given back with the result, as text in its JSON.
         correlation_data: MQTT 5 Correlation Data of the request, to be given back as it came.
         attempts: Calls made so far.
-        sent: What of `fields` went to the org with the last call, with what it carried of other commands; None before.
+        sent: What of `fields` went to the org with the last call, with what it carried of other commands; None before,
+            and where the org is known not to have taken it.
         carried_by: The command whose call brought this one's fields; None: its own.
         ingest: The ingest job under way that carries it (`IngestJob.number`); None: it goes by calls, or is settled.
         answer_lost: The org may have taken an earlier attempt: find out before the next one.
@@ -110,6 +111,17 @@ class Command:
     written_ms: int | None = None
     retry_ms: int | None = None
     completed_ms: int | None = None
+
+    @property
+    def wanted(self) -> Mapping[str, Any]:
+        """What of `fields` the next call may set.
+
+        Once an answer was lost, what was sent then: of all else the record had what was wanted, so that it was done,
+        and whatever it holds now came later.
+        """
+        if not self.answer_lost or self.sent is None:
+            return self.fields
+        return {name: value for name, value in self.fields.items() if name in self.sent}
 
     def awaited_by(self, record: StoredRecord) -> bool:
         """True if what the command writes is not in the record yet, as far as can be told.

@@ -58,8 +58,7 @@ class Ending:
                 waits_s = longest_s * self._rng.uniform(0.5, 1.0)
             retry_ms = self._now_ms() + int(waits_s * 1000)
             for command in commands:
-                again = replace(waiting(command), retry_ms=retry_ms, answer_lost=command.answer_lost or lost)
-                unit.update_command(again)
+                unit.update_command(replace(waiting(command, lost=lost), retry_ms=retry_ms))
             log.warning(
                 "command.retry_scheduled",
                 command_id=commands[0].command_id,
@@ -72,6 +71,12 @@ class Ending:
         planned.back.clear()
 
 
-def waiting(command: Command) -> Command:
-    """The command as it is while nothing is under way with it."""
-    return replace(command, status=CommandStatus.ACCEPTED, sent=None, carried_by=None, ingest=None, retry_ms=None)
+def waiting(command: Command, *, lost: bool = False) -> Command:
+    """The command as it is while nothing is under way with it; `lost`: nobody knows whether the org took it.
+
+    What it was sent as is kept then: it decides what a repeat may write. Else it is planned afresh.
+    """
+    waits = replace(command, status=CommandStatus.ACCEPTED, ingest=None, retry_ms=None)
+    if lost or command.answer_lost:
+        return replace(waits, answer_lost=True)
+    return replace(waits, sent=None, carried_by=None)

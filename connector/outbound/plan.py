@@ -143,7 +143,7 @@ class Planner:
         gone = None if remote is None else remote.deleted
         if gone is None or gone.at_ms < (command.began_ms or 0) - CLOCK_SKEW_MS:
             return None
-        shown = all(gone.values.get(name, value) == value for name, value in command.fields.items())
+        shown = all(gone.values.get(name, value) == value for name, value in command.wanted.items())
         status = CommandStatus.SUCCEEDED if shown else CommandStatus.UNKNOWN
         return replace(command, status=status, record_id=gone.record_id if shown else command.record_id, errors=())
 
@@ -180,7 +180,7 @@ class Planner:
 
     def _decide(self, command: Command, base: Mapping[str, Any] | None, values: Mapping[str, Any]) -> Decision:
         overtaken = self._overtaken(command)
-        fields = {name: value for name, value in command.fields.items() if name not in overtaken}
+        fields = {name: value for name, value in command.wanted.items() if name not in overtaken}
         return decide(fields, base, values, command.on_conflict, self._rules.owner)
 
     def _overtaken(self, command: Command) -> set[str]:
@@ -255,7 +255,7 @@ class Planner:
             only_if=only_if,
             if_unmodified_since_ms=unmodified_since_ms,
         )
-        others = tuple(replace(c, carried_by=command.command_id) for c in carried)
+        others = tuple(replace(c, sent=_part(fields, c), carried_by=command.command_id) for c in carried)
         return Send((*others, replace(command, sent=fields, carried_by=None)), write, by_header)
 
     def _expired(self, command: Command) -> bool:
@@ -273,6 +273,11 @@ class Planner:
     def _gone_or_expired(self, command: Command) -> Command:
         """The same where there is no record: a lost write may have been made before it went."""
         return replace(command, status=CommandStatus.UNKNOWN if command.answer_lost else CommandStatus.EXPIRED)
+
+
+def _part(fields: Mapping[str, Any], command: Command) -> Mapping[str, Any]:
+    """What of a write is the command's own, even if an earlier one sets it as well."""
+    return {name: value for name, value in fields.items() if name in command.fields}
 
 
 def _failed(command: Command, problem: OrgProblem) -> Command:

@@ -52,7 +52,7 @@ class RecordView:
             return None
         values = {} if stored is None else dict(stored.values)
         for earlier in unseen:
-            values.update(earlier.fields)
+            values.update(_set_by(earlier))
             modified_ms = max(modified_ms, earlier.written_ms or 0)
         return Remote(values=values, modified_ms=modified_ms)
 
@@ -95,13 +95,13 @@ class RecordView:
         """What a lost write of the command's own carried; empty if it is not what modified the record last."""
         if not command.answer_lost or not self._is_own_write(command, remote):
             return {}
-        return {name: value for one in (command, *self._sent_with(command)) for name, value in one.fields.items()}
+        return {name: value for one in (command, *self._sent_with(command)) for name, value in (one.sent or {}).items()}
 
     def _is_own_write(self, command: Command, remote: Remote) -> bool:
         """True if it is a lost write of the command's own that modified the record last, and no other one of ours."""
         if not remote.ours or command.record_id is None:
             return False
-        others_ms = self._unit.last_written_ms(command.object, command.record_id)
+        others_ms = self._unit.last_written_ms(command.object, command.record_id, besides=command.command_id)
         if others_ms is not None and remote.modified_ms // 1000 <= others_ms // 1000:
             return False
         return remote.modified_ms >= (command.began_ms or 0) - CLOCK_SKEW_MS
@@ -112,6 +112,14 @@ class RecordView:
             if not behind.answer_lost:
                 return
             yield behind
+
+
+def _set_by(written: Command) -> Mapping[str, Any]:
+    """What the calls of a command that has succeeded set: of its other fields the record shows what stands there.
+
+    Of one with a lost answer the last call may have been but the rest.
+    """
+    return written.fields if written.answer_lost or written.sent is None else written.sent
 
 
 def _last_set(earlier: Sequence[Command], remote: Remote) -> Mapping[str, Any]:

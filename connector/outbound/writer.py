@@ -4,18 +4,17 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import structlog
 
 from connector.errors import LoginRefused, OrgThrottled
-from connector.model.command import Command, CommandStatus
+from connector.model.command import Command
 from connector.model.message import Message
 from connector.outbound.asking import Questions
 from connector.outbound.batch import Batches
 from connector.outbound.bulk import BulkLane
-from connector.outbound.ending import FIRST_BACKOFF_S
+from connector.outbound.ending import FIRST_BACKOFF_S, waiting
 from connector.outbound.lost import Read
 from connector.outbound.planned import Taken
 from connector.outbound.planning import Catalog
@@ -132,10 +131,7 @@ class CommandWriter:
         """What was being sent when the process died is taken up again; its answer counts as lost."""
         found = unit.interrupted(_RECOVERED_AT_ONCE)
         for command in found:
-            lost = replace(
-                command, status=CommandStatus.ACCEPTED, answer_lost=True, sent=None, carried_by=None, retry_ms=None
-            )
-            unit.update_command(lost)
+            unit.update_command(waiting(command, lost=True))
             log.info("command.answer_lost", command_id=command.command_id, attempt=command.attempts)
         return len(found)
 

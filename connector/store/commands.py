@@ -136,9 +136,10 @@ class Commands(Part):
         """Later commands that have written to the record, or may have, in order."""
         return self._found("overtaken_by", {"object": object_name, "id": record_id, "seq": seq})
 
-    def last_written_ms(self, object_name: str, record_id: RecordId) -> int | None:
-        """The org's clock at the newest write of ours to the record, or None."""
-        found = self._db.execute(_SQL["last_written"], {"object": object_name, "id": record_id}).get
+    def last_written_ms(self, object_name: str, record_id: RecordId, besides: str) -> int | None:
+        """The org's clock at the newest write of ours to the record, those that the command `besides` carried apart."""
+        bindings = {"object": object_name, "id": record_id, "besides": besides}
+        found = self._db.execute(_SQL["last_written"], bindings).get
         return None if found is None else to_ms(str(found))
 
     def pending_on(self, object_name: str, ids: Sequence[RecordId], since_ms: int) -> Sequence[Command]:

@@ -177,8 +177,8 @@ def test_writes_that_a_row_lacks_are_told_in_order(session: Session) -> None:
     assert [c.command_id for c in unseen] == ["same_second", "done", "next"]
     between = session.run(lambda unit: unit.written_between("Widget__c", record_id(1), 3, 8))
     assert [c.command_id for c in between] == ["echoed", "same_second", "done"]
-    assert session.run(lambda unit: unit.last_written_ms("Widget__c", record_id(1))) == NOW_MS + 2000
-    assert session.run(lambda unit: unit.last_written_ms("Widget__c", record_id(3))) is None
+    assert session.run(lambda unit: unit.last_written_ms("Widget__c", record_id(1), "next")) == NOW_MS + 2000
+    assert session.run(lambda unit: unit.last_written_ms("Widget__c", record_id(3), "next")) is None
 
 
 def test_a_command_carried_by_another_comes_back_with_it(session: Session) -> None:
@@ -186,11 +186,13 @@ def test_a_command_carried_by_another_comes_back_with_it(session: Session) -> No
     sent = {"status": CommandStatus.SUCCEEDED, "sent_ms": NOW_MS}
     add(
         session,
-        command("a", **sent, carried_by="b", sent={}),
+        command("a", **sent, carried_by="b", sent={}, written_ms=NOW_MS),
         command("b", **sent, sent={"Name": "wanted", "Size__c": 3}),
     )
     (waiting,) = session.run(lambda unit: unit.awaiting_echo("Widget__c", [record_id(1)], NOW_MS))
     assert (waiting.command_id, waiting.fields) == ("b", {"Name": "wanted", "Size__c": 3})
+    assert session.run(lambda unit: unit.last_written_ms("Widget__c", record_id(1), "a")) == NOW_MS
+    assert session.run(lambda unit: unit.last_written_ms("Widget__c", record_id(1), "b")) is None
     session.run(lambda unit: unit.echo_seen("b", 9))
     assert session.run(lambda unit: unit.unseen_writes("Widget__c", record_id(1), 0, 0)) == []
 
@@ -281,7 +283,7 @@ def test_a_redelivery_is_found_by_its_key(session: Session) -> None:
 def test_what_is_asked_of_a_record_walks_its_own_commands(session: Session, tmp_path: Path, name: str) -> None:  # noqa: ARG001 - it makes the file
     """Every read and every change asks it, and a month's commands of the object may be there."""
     connection = apsw.Connection(str(tmp_path / "replica.db"), flags=apsw.SQLITE_OPEN_READONLY)
-    bindings = {"ids": "[]", "id": "", "object": "Contact", "since": "", "modified": ""}
+    bindings = {"ids": "[]", "id": "", "object": "Contact", "since": "", "modified": "", "besides": ""}
     statement = load("commands")[name]
     used = {key: value for key, value in bindings.items() if f":{key}" in statement}
     plan = [str(row[3]) for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", used)]

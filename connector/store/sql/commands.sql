@@ -113,7 +113,8 @@ WHERE record_id IN (SELECT value FROM json_each(:ids)) AND record_id IS NOT NULL
     AND status = 'succeeded' AND change_version IS NULL AND completed_at >= :since;
 
 -- name: last_written
-SELECT max(written_at) FROM command WHERE record_id = :id AND object = :object AND status = 'succeeded';
+SELECT max(written_at) FROM command
+WHERE record_id = :id AND object = :object AND status = 'succeeded' AND carried_by IS NOT :besides;
 
 -- name: pending_on
 SELECT * FROM command INDEXED BY command_record
