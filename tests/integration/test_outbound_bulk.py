@@ -276,6 +276,28 @@ async def test_a_job_that_the_org_no_longer_has(org: DevOrg, bench: OrgBench) ->
     assert last_names(org) == Counter(names)
 
 
+async def test_updates_of_a_job_that_is_gone_are_repeated_as_they_were_sent(org: DevOrg, bench: OrgBench) -> None:
+    """A field that held what was wanted was not in the job: somebody's edit of it stays, even under `overwrite`."""
+    ids = await made(bench, 30)
+    for number, contact in enumerate(ids):
+        wanted = {"LastName": f"Old {number}", "Phone": "1"}
+        command = {"command_id": f"u{number}", "id": contact, "fields": wanted, "on_conflict": "overwrite"}
+        await bench.give("Contact", "update", command)
+    org.ctx.faults.add("bulk", method="PUT", path="/batches", half_open=True)
+
+    async def uploading() -> bool:
+        return org.ctx.faults.in_force() == {}
+
+    await killed_when(bench, uploading)
+    org.ctx.database.connection.execute("DELETE FROM bulk_ingest_job")
+    for contact in ids:
+        bench.people_write("Contact", contact, {"LastName": "theirs"})
+    await bench.send_all()
+    assert set((await bench.statuses()).values()) == {CommandStatus.SUCCEEDED}
+    rows = [bench.row("Contact", contact) for contact in ids]
+    assert {(row["LastName"], row["Phone"]) for row in rows} == {("theirs", "1")}
+
+
 async def test_what_a_stopped_job_did_not_come_to_goes_by_calls(org: DevOrg, bench: OrgBench) -> None:
     """Somebody aborts it in its middle: what was written stays, and the rest is written once."""
     names = [f"N {number}" for number in range(450)]

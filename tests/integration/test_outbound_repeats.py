@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
 from connector.devorg.server import DevOrg
-from connector.errors import LinkDown
+from connector.errors import LinkDown, OrgThrottled
 from connector.model.command import CommandStatus
 from connector.model.record import StoredRecord
 from connector.ports import RecordWrite, WriteOutcome
@@ -92,6 +93,22 @@ async def test_a_crash_forgets_not_what_was_sent(bench: Bench, monkeypatch: pyte
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
     bench.org.rows[ID] = {**VALUES, "Phone": "9", "at": SECOND_MS + 119_000}
+    await bench.send_all()
+    assert [dict(write.fields) for write in bench.org.writes] == [{"LastName": "Ours"}] * 2
+    assert await statuses(bench, "a") == [SUCCEEDED]
+
+
+async def test_a_spent_budget_forgets_not_what_was_sent(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does whatever else keeps the org from being asked: the repeat waits, and is the same one."""
+    bench.org.answers.append(LinkDown("lost"))
+    await bench.give("update", update("a", Phone="1", LastName="Ours") | OVERWRITE)
+    await bench.send_all()
+    bench.org.now_ms += 60_000
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.org, "retrieve", AsyncMock(side_effect=OrgThrottled("quota", retry_after_s=30)))
+        await bench.send_all()
+    bench.org.rows[ID] = {**VALUES, "Phone": "9", "at": SECOND_MS + 119_000}
+    bench.org.now_ms += 60_000
     await bench.send_all()
     assert [dict(write.fields) for write in bench.org.writes] == [{"LastName": "Ours"}] * 2
     assert await statuses(bench, "a") == [SUCCEEDED]
