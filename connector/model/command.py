@@ -69,7 +69,7 @@ class Command:
         correlation_data: MQTT 5 Correlation Data of the request, to be given back as it came.
         attempts: Calls made so far.
         sent: What of `fields` went to the org with the last call, with what it carried of other commands; None before,
-            and where the org is known not to have taken it.
+            and while it waits to be planned afresh.
         carried_by: The command whose call brought this one's fields; None: its own.
         ingest: The ingest job under way that carries it (`IngestJob.number`); None: it goes by calls, or is settled.
         answer_lost: The org may have taken an earlier attempt: find out before the next one.

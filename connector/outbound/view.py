@@ -40,7 +40,10 @@ class RecordView:
         return command
 
     def known(self, record_id: RecordId) -> Remote | None:
-        """The record by what the replica holds and our own writes on their way back; None if that is not enough."""
+        """The record by what the replica holds and our own writes on their way back; None if that is not enough.
+
+        Of a command's fields that it was not sent with, the replica alone tells.
+        """
         stored = self._shown.stored(self._spec, record_id)
         unseen = self._shown.unseen(self._spec, record_id)
         modified_ms = 0 if stored is None else stored.modified_ms
@@ -50,9 +53,11 @@ class RecordView:
                 return None
         elif stored.deleted_ms is not None:
             return None
+        if any(c.answer_lost and c.operation is not Operation.CREATE for c in unseen):
+            return None  # its last call may have been but the rest of what it set
         values = {} if stored is None else dict(stored.values)
         for earlier in unseen:
-            values.update(_set_by(earlier))
+            values.update(earlier.fields if earlier.sent is None else earlier.sent)
             modified_ms = max(modified_ms, earlier.written_ms or 0)
         return Remote(values=values, modified_ms=modified_ms)
 
@@ -112,14 +117,6 @@ class RecordView:
             if not behind.answer_lost:
                 return
             yield behind
-
-
-def _set_by(written: Command) -> Mapping[str, Any]:
-    """What the calls of a command that has succeeded set: of its other fields the record shows what stands there.
-
-    Of one with a lost answer the last call may have been but the rest.
-    """
-    return written.fields if written.answer_lost or written.sent is None else written.sent
 
 
 def _last_set(earlier: Sequence[Command], remote: Remote) -> Mapping[str, Any]:

@@ -152,16 +152,45 @@ async def test_what_a_trigger_makes_of_edits_lost_together_is_no_conflict(bench:
     assert await statuses(bench, "ab") == [SUCCEEDED, SUCCEEDED]
 
 
-async def test_a_write_of_ours_hides_no_edit_of_what_it_did_not_set(bench: Bench) -> None:
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_write_of_ours_hides_no_edit_of_what_it_did_not_set(bench: Bench, lost: bool) -> None:
     """It has not come back as it was sent (a trigger's work), so it still counts as to come."""
-    bench.org.answers.append(WriteOutcome(ID, server_ms=SECOND_MS + 50_000))
+    written_ms = SECOND_MS + 50_000
+    bench.org.answers.append(LinkDown("lost") if lost else WriteOutcome(ID, server_ms=written_ms))
     await bench.give("update", update("a", Phone="1", LastName="Ours") | OVERWRITE)
     await bench.send_all()
     await bench.give("update", update("b", Phone="2"))
     found = {**VALUES, "Phone": "9", "LastName": "OURS"}
-    times: dict[str, Any] = {"synced_ms": SECOND_MS + 60_000, "deleted_ms": None, "modified_ms": SECOND_MS + 50_000}
+    times: dict[str, Any] = {"synced_ms": written_ms, "deleted_ms": None, "modified_ms": written_ms}
     polled = StoredRecord(id=ID, values=found, version=0, **times)
     await bench.database.run(lambda unit: unit.put(CONTACT, [polled]))
+    bench.org.rows[ID] = ours(Phone="9", LastName="Ours") | {"at": written_ms}
+    bench.org.now_ms += 60_000
     await bench.send_all()
     assert [dict(write.fields) for write in bench.org.writes] == [{"LastName": "Ours"}]
+    assert await statuses(bench, "ab") == [SUCCEEDED, CONFLICT]
     assert (await bench.command("b")).conflict == {"Phone": {"base": "1", "local": "2", "remote": "9"}}
+
+
+async def test_what_was_sent_before_the_rest_of_it_is_no_conflict_for_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The replica lacks the first call, which was lost, and knows of the second alone: the org is asked."""
+    bench.org.answers.append(LinkDown("lost"))
+    await bench.give("update", update("a", Phone="2", LastName="Ours") | OVERWRITE)
+    await bench.give("update", update("b", Phone="3"))
+    await bench.send_all()
+    bench.org.rows[ID] = {**ours(Phone="2", LastName="theirs"), "LastModifiedById": "0055f000007NnAcAAK"}
+    bench.org.now_ms += 60_000
+    bench.org.answers.append(WriteOutcome(ID, server_ms=SECOND_MS + 170_000))
+    retrieve = bench.org.retrieve
+
+    async def read(*asked: Any) -> Any:
+        rows = await retrieve(*asked)
+        bench.org.rows[ID] = ours(Phone="2", LastName="Ours") | {"at": SECOND_MS + 170_000}
+        return rows
+
+    monkeypatch.setattr(bench.org, "retrieve", read)  # the write follows its first read
+    await bench.send_all()
+    assert [dict(write.fields) for write in bench.org.writes[1:]] == [{"LastName": "Ours"}, {"Phone": "3"}]
+    assert await statuses(bench, "ab") == [SUCCEEDED, SUCCEEDED]
