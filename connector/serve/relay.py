@@ -37,9 +37,10 @@ BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 10.0
 # However far the clock is set back, a due signal is not forgotten.
 SIGNAL_WAIT_MAX_S = 60.0
-# Acknowledged changes are marked as published after so long, or once they are so many.
+# Acknowledged changes are marked as published after so long, or once they are so many: under load each time is a wait
+# for the unit that applies, and a wait of the next one for the disk.
 MARK_WITHIN_S = 5.0
-MARK_AT_COUNT = BATCH
+MARK_AT_COUNT = 5 * BATCH
 # More than this waits in the log alone.
 HANDED_OVER_AT_MOST = 2 * BATCH
 
@@ -213,7 +214,7 @@ class Relay:
         while True:
             await self._publish_handed()
             if not self._behind and not self._is_due():
-                await self._idle()
+                await (self._mark() if self._left_s() == 0 else self._idle())
                 continue
             self._wake.clear()
             self._link_up.clear()
@@ -239,10 +240,15 @@ class Relay:
             await self._back_off()
 
     def _is_due(self) -> bool:
-        """Whether the database has something for us, or we for it, or there is something else to publish."""
+        """Whether the database has something for us, or there is something else to publish."""
         due_ms = self._signals.updates_due_ms()
         signal = self._signal is not None or (due_ms is not None and due_ms <= self._now_ms())
-        return self._wake.is_set() or signal or self._pages is not None or self._finishing or self._left_s() == 0
+        return self._wake.is_set() or signal or self._pages is not None or self._finishing
+
+    async def _mark(self) -> None:
+        """Write down what was acknowledged, and read nothing: what is new will be handed over."""
+        await self._replica.run(partial(self._write_down, self._acknowledged))
+        self._acknowledged = _Acknowledged()
 
     def _left_s(self) -> float | None:
         return self._acknowledged.left_s(asyncio.get_running_loop().time())
@@ -269,12 +275,16 @@ class Relay:
     @staticmethod
     def _turn(done: _Acknowledged, now: bool, unit: Unit) -> tuple[Sequence[Change], Sequence[OutboxMessage]]:
         if now:
-            for version, at_ms in done.times:
-                unit.mark_published(version, at_ms)
-        if done.message_ids:
-            unit.remove_messages(done.message_ids)
+            Relay._write_down(done, unit)
         changes = unit.unpublished(BATCH, done.version)
         return changes, unit.due(BATCH, changes[-1].version if changes else done.version)
+
+    @staticmethod
+    def _write_down(done: _Acknowledged, unit: Unit) -> None:
+        for version, at_ms in done.times:
+            unit.mark_published(version, at_ms)
+        if done.message_ids:
+            unit.remove_messages(done.message_ids)
 
     def _entries(self, item: Change | OutboxMessage) -> list[_Entry]:
         if isinstance(item, OutboxMessage):

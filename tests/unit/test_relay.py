@@ -40,6 +40,7 @@ class Store:
         self.busy = 0
         self.turns = 0
         self.marks = 0
+        self.readings = 0
         self.published_ms: list[int] = []
 
     async def run(self, work: Callable[[Unit], T]) -> T:
@@ -59,6 +60,7 @@ class Store:
         self.outbox.append(OutboxMessage(id=number, after_version=len(self.log), message=message))
 
     def unpublished(self, limit: int, beyond: int = 0) -> Sequence[Change]:
+        self.readings += 1
         return [c for c in self.log if c.version > max(self.published, beyond)][:limit]
 
     def due(self, limit: int, beyond: int = 0) -> Sequence[OutboxMessage]:
@@ -294,6 +296,24 @@ async def test_acknowledgements_are_written_down_together(monkeypatch: pytest.Mo
         await until(lambda: bench.broker.got[-1].topic == "result")
         await until(lambda: not bench.store.outbox)
     assert (bench.store.published, bench.store.marks) == (25, 3)
+    assert bench.broker.versions == list(range(1, 26))
+
+
+async def test_acknowledgements_are_written_down_without_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is handed over meanwhile needs no second look at the log."""
+    monkeypatch.setattr(relay_module, "MARK_WITHIN_S", 3600.0)
+    monkeypatch.setattr(relay_module, "MARK_AT_COUNT", 10)
+    bench = Bench()
+    bench.store.add(change())
+    async with bench.running():
+        await until(partial(_published_last, bench, 1))
+        readings = bench.store.readings
+        for version in range(2, 26):
+            bench.store.add(change())
+            bench.relay.offer(bench.store.log[-1:])
+            await until(partial(_published_last, bench, version))
+        await until(lambda: bench.store.published == 20)
+        assert bench.store.readings == readings
     assert bench.broker.versions == list(range(1, 26))
 
 
