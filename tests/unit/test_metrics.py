@@ -79,6 +79,13 @@ def test_values_are_those_that_were_seen(metrics: Metrics) -> None:
     assert (value(metrics, "lag_seconds_count"), value(metrics, "lag_seconds_sum")) == (1, 0.042)
     assert value(metrics, "lag_seconds_bucket", le="0.025") == 0
     assert value(metrics, "lag_seconds_bucket", le="0.05") == 1
+    metrics.observe_lag_ms(50)  # a bucket holds its bound
+    metrics.observe_lag_ms(10_000_000)
+    assert value(metrics, "lag_seconds_bucket", le="0.05") == 2
+    assert (value(metrics, "lag_seconds_bucket", le="3600.0"), value(metrics, "lag_seconds_bucket", le="+Inf")) == (
+        2,
+        3,
+    )
     assert (value(metrics, "stream_state", state="live"), value(metrics, "stream_state", state="down")) == (1, 0)
     assert (value(metrics, "health_state", state="ok"), value(metrics, "health_state", state="failing")) == (1, 0)
     assert value(metrics, "queue_depth", queue="dirty") == 3
