@@ -93,6 +93,7 @@ class ObjectSpec:
         names: Of the synced fields, in the order of their columns.
         by_name: The synced fields by name.
         booleans: The synced fields that are true or false.
+        searched: The synced fields whose words a text search finds.
         name_parts: The fields a person's `Name` is composed of, in order; empty where `Name` is a plain field.
     """
 
@@ -110,6 +111,7 @@ class ObjectSpec:
     names: tuple[str, ...] = field(init=False, repr=False, compare=False)
     by_name: Mapping[str, FieldSpec] = field(init=False, repr=False, compare=False)
     booleans: frozenset[str] = field(init=False, repr=False, compare=False)
+    searched: tuple[str, ...] = field(init=False, repr=False, compare=False)
     name_parts: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +122,7 @@ class ObjectSpec:
         object.__setattr__(self, "names", tuple(f.name for f in self.fields))
         object.__setattr__(self, "by_name", {f.name: f for f in self.fields})
         object.__setattr__(self, "booleans", frozenset(f.name for f in self.fields if f.kind == "boolean"))
+        object.__setattr__(self, "searched", tuple(f.name for f in self.fields if f.searched))
 
     @property
     def table(self) -> str:

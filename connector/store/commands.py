@@ -206,8 +206,9 @@ class Commands(Part):
         return [_command(*row) for row in self._db.execute(sql, bindings)]
 
 
-def _as_sent(found: Sequence[Command]) -> Sequence[Command]:
-    return [c if c.sent is None else replace(c, fields=c.sent) for c in found]
+def _as_sent(found: Iterable[Command]) -> Sequence[Command]:
+    oldest_first = sorted(found, key=lambda command: command.seq)
+    return [c if c.sent is None else replace(c, fields=c.sent) for c in oldest_first]
 
 
 def _keys(command: Command) -> list[str]:

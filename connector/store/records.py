@@ -54,7 +54,8 @@ class Records(Part):
         wanted = {record.id: record for record in records}
         present = self.records(spec, wanted) if stored is None else stored
         new = [record for record_id, record in wanted.items() if record_id not in present]
-        self._db.executemany(statements(spec).insert, (_row(names, record) for record in new))
+        if new:
+            self._db.executemany(statements(spec).insert, (_row(names, record) for record in new))
         updates: dict[str, list[tuple[Any, ...]]] = {}
         for record_id, record in wanted.items():
             if record_id in present:
@@ -89,7 +90,7 @@ class Records(Part):
     ) -> None:
         """Bring the text index up to the rows that it covers."""
         filled = self._db.execute(_SQL["search_row"], (spec.name,)).get
-        names = [f.name for f in spec.fields if f.searched]
+        names = spec.searched
         if not filled or not names:
             return
         texts = {

@@ -105,7 +105,7 @@ def columns_of(spec: ObjectSpec) -> ObjectColumns:
         spec.table,
         spec.key_prefix,
         {f.name: f.kind for f in spec.fields},
-        searched=tuple(f.name for f in spec.fields if f.searched),
+        searched=spec.searched,
         looked_up=tuple(f.name for f in spec.fields if f.looked_up),
     )
 
