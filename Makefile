@@ -27,7 +27,7 @@ demo: setup ## A show of half a minute: a local org, a broker, edits and command
 test: export TMPDIR := $(or $(TMPDIR),$(MEMORY),/tmp)
 test: setup format-check lint types ## Format, lint, strict types and every test that is not slow (ten minutes at most)
 	$(BIN)/pytest -q -n 2 tests/unit tests/property
-	$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore=tests/faults/test_soak.py \
+	$(BIN)/pytest -q -n 5 --dist loadfile --no-loadscope-reorder -m "not slow" --ignore=tests/faults/test_soak.py \
 	  tests/e2e tests/faults tests/traps tests/integration tests/devorg
 	$(BIN)/pytest -q tests/faults/test_soak.py
 
