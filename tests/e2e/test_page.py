@@ -89,7 +89,13 @@ def test_records_are_found_and_show_their_past(page: Page, stack: Stack) -> None
     page.locator("#object").select_option("Contact")
     page.get_by_role("searchbox").fill("searchab")
     expect(page.locator("#records li")).to_have_count(1)
-    page.get_by_role("link", name="Grace Searchable").click()
+    link = page.get_by_role("link", name="Grace Searchable")
+    link.evaluate("element => element.before = true")
+    with page.expect_response(re.compile("/api/records/Contact")):
+        page.get_by_role("searchbox").fill("grace searchable")
+    expect(page.locator("#found")).to_have_text("1")
+    assert link.evaluate("element => element.before")  # what is found again keeps its link
+    link.click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Grace Searchable")
     expect(page.locator(".fields")).to_contain_text("555-0100")
     stack.org.update("Contact", record_id, Phone="555-0199")
@@ -97,7 +103,7 @@ def test_records_are_found_and_show_their_past(page: Page, stack: Stack) -> None
     expect(newest).to_contain_text("555-0199")
     expect(newest.locator(".before")).to_have_text("555-0100")
     page.go_back()
-    expect(page.get_by_role("searchbox")).to_have_value("searchab")
+    expect(page.get_by_role("searchbox")).to_have_value("grace searchable")
 
 
 def test_the_charts_show_what_happened(page: Page, stack: Stack) -> None:
@@ -181,6 +187,7 @@ def test_a_phone_searches_and_reads_history_and_conflicts(browser: Browser, url:
         page.locator("#object").select_option("Contact")
         page.get_by_role("searchbox").tap()
         page.get_by_role("searchbox").fill("pocket find")
+        expect(page.locator("#found")).to_have_text("1")  # before that it is in the list of all, and about to move up
         found = page.get_by_role("link", name="Pocket Findable")
         box = found.bounding_box()
         assert box is not None

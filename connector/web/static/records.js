@@ -1,6 +1,6 @@
 // Records: lists, search, and one record with its past.
 
-import { $, h } from "./dom.js";
+import { $, h, list } from "./dom.js";
 import { ask } from "./feed.js";
 import { ago, count, recordLink, value } from "./format.js";
 
@@ -11,6 +11,7 @@ const TYPING_MS = 180;
 let asking = null;
 let typing = null;
 let wanted = { object: null, text: "" };
+let listed = [];
 
 export function prepareSearch(go) {
   $("search").addEventListener("submit", (event) => event.preventDefault());
@@ -54,19 +55,23 @@ async function find(after) {
   if (after) query.set("after", after);
   try {
     const page = await ask(`api/records/${encodeURIComponent(wanted.object)}?${query}`, asking.signal);
-    const rows = page.records.map((record) => row(wanted.object, record));
-    if (after) $("records").append(...rows);
-    else $("records").replaceChildren(...rows);
-    const shown = $("records").children.length;
-    $("found").textContent = shown ? `${count(shown)}${page.next ? " of more" : ""}` : "Nothing is found.";
+    showListed(after ? [...listed, ...page.records] : page.records);
+    $("found").textContent = listed.length ? `${count(listed.length)}${page.next ? " of more" : ""}` : "Nothing is found.";
     $("more").hidden = !page.next;
     $("more").dataset.after = page.next ?? "";
   } catch (error) {
     if (error.name === "AbortError") return;
-    $("records").replaceChildren();
+    showListed([]);
     $("more").hidden = true;
     $("found").textContent = error.message;
   }
+}
+
+// A record that was found before keeps its link: what is being tapped while the answer to the last letter comes is opened.
+function showListed(records) {
+  const object = wanted.object;
+  listed = records;
+  list($("records"), records, (record) => record.Id, (record) => row(object, record));
 }
 
 function row(object, record) {
