@@ -30,6 +30,7 @@ class Scale:
         events: For the cost of one, each time.
         repeats: Starts, and costs of each side; the median counts.
         busy_s: With a hundred events a second, for the memory.
+        rest_s: For what the events have left to do (the text index, the WAL).
         idle_s: Without any.
     """
 
@@ -39,6 +40,7 @@ class Scale:
     events: int = 20_000
     repeats: int = 3
     busy_s: int = 60
+    rest_s: int = 15
     idle_s: int = 20
 
 
@@ -137,6 +139,7 @@ def _memory(stack: Stack, feed: FeedProcess, ids: Sequence[str], scale: Scale) -
 
 
 def _idle(stack: Stack, scale: Scale) -> Figure:
+    time.sleep(scale.rest_s)
     before_s = cpu_s(stack.daemon.pid)
     time.sleep(scale.idle_s)  # what is measured is that nothing happens
     used = (cpu_s(stack.daemon.pid) - before_s) / scale.idle_s

@@ -103,7 +103,7 @@ def test_beside_the_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_a_million_records(tmp_path: Path) -> None:
     """Two sizes of replica, a start, memory and idling."""
-    scale = million.Scale(few=50, many=500, touched=40, events=100, repeats=1, busy_s=2, idle_s=1)
+    scale = million.Scale(few=50, many=500, touched=40, events=100, repeats=1, busy_s=2, rest_s=1, idle_s=1)
     figures = million.million(tmp_path, scale)
     assert _told(figures) == {
         "processor per change, 500 records to 50",
