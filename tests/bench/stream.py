@@ -18,6 +18,7 @@ from typing import Any
 import requests
 
 from tests.bench.arrivals import arrivals
+from tests.bench.disk import writes_ms
 from tests.bench.front import ROOT, FrontProcess
 from tests.bench.harness import SHIPPED, Figure, cpu_s, percentile
 from tests.bench.publisher import publish_rate, round_trips_ms
@@ -169,7 +170,8 @@ def _latency(
 ) -> Iterator[Figure]:
     """What the daemon adds, from an answer of the org to the PUBACK; and from when an event was due, sent then or not.
 
-    The latter counts what an org that is held up by a slow reader would hide by sending later.
+    The latter counts what an org that is held up by a slow reader would hide by sending later. What the disk takes is
+    measured just after, at the same rate: each change alone waits for it once.
     """
     count = max(rate * scale.latency_s, 10)
     first = len(feed.times()[0])
@@ -191,6 +193,10 @@ def _latency(
                 target=target,
                 ceiling=percentile(alone_ms, part),
             )
+    disk_ms = writes_ms(stack.replica.path.parent, rate, count)
+    for part in (0.5, 0.99):
+        name = f"a write to the disk alone at {rate}/s, p{part * 100:.0f}"
+        yield Figure(name=name, value=percentile(disk_ms, part), unit="ms", better="less")
 
 
 def _backlog(stack: Stack, feed: FeedProcess, ids: Sequence[str], scale: Scale) -> Iterator[Figure]:
