@@ -32,12 +32,14 @@ class BrokerOptions:
         users: Name -> password; None allows anonymous clients.
         acl: Lines of an ACL file, or None for no limits.
         cert: (certificate, key) of a TLS listener, or None for plain TCP.
+        log_types: What it writes to its log; the default tells of every packet.
         extra: Further lines of mosquitto.conf.
     """
 
     users: dict[str, str] | None = None
     acl: Sequence[str] | None = None
     cert: tuple[Path, Path] | None = None
+    log_types: Sequence[str] = ("all",)
     extra: Sequence[str] = ()
 
 
@@ -216,7 +218,8 @@ def config_lines(
             shutil.copy(file, here / f"{keyword}.pem")
             lines.append(f"{keyword} {directory / keyword}.pem")
     lines += ["persistence true", f"persistence_location {directory / 'data'}/", "set_tcp_nodelay true"]
-    lines += ["max_queued_messages 100000", "log_dest stderr", "log_type all"]
+    lines += ["max_queued_messages 100000", "log_dest stderr"]
+    lines += [f"log_type {kind}" for kind in options.log_types]
     if os.geteuid() == 0 or write_to is not None:
         lines.append("user root")
     if options.users is None:

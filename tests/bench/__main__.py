@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.bench import beside, bridging, commands, load, million, reads, stream
-from tests.bench.harness import SHIPPED, Figure, document, machine, table
-from tests.broker import BrokerOptions, ProcessBroker
+from tests.bench.harness import SHIPPED, Figure, document, machine, shipped_broker, table
+from tests.broker import ProcessBroker
 from tests.e2e.stack import Stack
 from tests.e2e.watcher import ROOT
 
@@ -20,7 +20,7 @@ Benchmark = Callable[[Path], Sequence[Figure]]
 
 def commands_benchmark(directory: Path) -> Sequence[Figure]:
     """Commands on an org of ten thousand contacts, with the settings that ship."""
-    options = BrokerOptions(extra=("max_queued_messages 100000", "max_inflight_messages 500", "set_tcp_nodelay true"))
+    options = shipped_broker("max_queued_messages 100000", "max_inflight_messages 500")
     broker = ProcessBroker(directory / "broker", options)
     settings = {**SHIPPED, "sync": {"objects": ["Contact"], "backoff_max": "60s"}}
     with Stack(directory, broker, settings, ("Contact",), watched=(f"{ROOT}/health",)) as stack:
@@ -32,7 +32,7 @@ def commands_benchmark(directory: Path) -> Sequence[Figure]:
 
 def reads_benchmark(directory: Path) -> Sequence[Figure]:
     """Reads of a million contacts while a hundred events a second come in."""
-    broker = ProcessBroker(directory / "broker", BrokerOptions(extra=("set_tcp_nodelay true",)))
+    broker = ProcessBroker(directory / "broker", shipped_broker())
     with Stack(directory, broker, {"sync": {"objects": ["Contact"], "verify_interval": "30d"}}, ("Contact",)) as stack:
         stack.org.set(api_limit=10**9, delivered_event_limit=10**9)
         stack.org.seed(contacts=500)

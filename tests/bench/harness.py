@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.broker import mosquitto
+from tests.broker import BrokerOptions, mosquitto
 
 _PACKAGES = ("salesforce-sync", "apsw", "paho-mqtt", "aiosfstream-ng", "simple-salesforce", "orjson", "pydantic")
 
@@ -22,6 +22,11 @@ SHIPPED: Mapping[str, Any] = {
     "signals": {"batch_interval": "5s"},
     "health": {"interval": "30s"},
 }
+
+
+def shipped_broker(*extra: str) -> BrokerOptions:
+    """A broker that logs what the shipped mosquitto.conf has it log: a line for each packet is work as well."""
+    return BrokerOptions(log_types=("error", "warning", "notice"), extra=extra)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

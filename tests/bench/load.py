@@ -22,8 +22,8 @@ import requests
 
 from tests.bench.feed_rows import ROWS_PER_PAGE, csv_pages
 from tests.bench.front import ROOT, FrontProcess
-from tests.bench.harness import SHIPPED, Figure, cpu_s, resident_mb
-from tests.broker import BrokerOptions, ProcessBroker
+from tests.bench.harness import SHIPPED, Figure, cpu_s, resident_mb, shipped_broker
+from tests.broker import ProcessBroker
 from tests.e2e.stack import Stack
 from tests.e2e.waiting import until
 
@@ -112,7 +112,7 @@ class RowsProcess(FrontProcess):
 def loading(directory: Path) -> Iterator[Stack]:
     """The product with the settings that ship, its daemon not started, and an org with one contact."""
     directory.mkdir(exist_ok=True)
-    broker = ProcessBroker(directory / "broker", BrokerOptions(extra=("set_tcp_nodelay true",)))
+    broker = ProcessBroker(directory / "broker", shipped_broker())
     settings = {**SHIPPED, "sync": {"objects": ["Contact"], "verify_interval": "30d", "backoff_max": "60s"}}
     with Stack(directory, broker, settings, ("Contact",)) as stack:
         stack.org.set(api_limit=10**9, delivered_event_limit=10**9)

@@ -20,9 +20,9 @@ import requests
 from tests.bench.arrivals import arrivals
 from tests.bench.disk import writes_ms
 from tests.bench.front import ROOT, FrontProcess
-from tests.bench.harness import SHIPPED, Figure, cpu_s, percentile
+from tests.bench.harness import SHIPPED, Figure, cpu_s, percentile, shipped_broker
 from tests.bench.publisher import publish_rate, round_trips_ms
-from tests.broker import BrokerOptions, ProcessBroker, free_port
+from tests.broker import ProcessBroker, free_port
 from tests.e2e.stack import Stack
 
 _TIMEOUT_S = 300.0
@@ -103,7 +103,7 @@ class Subscriber:
 @contextmanager
 def fed(directory: Path, contacts: int, transport: str = "cometd") -> Iterator[tuple[Stack, FeedProcess]]:
     """A stack whose daemon listens to the feed, with the settings that ship."""
-    options = BrokerOptions(extra=("max_queued_messages 1000000", "max_inflight_messages 500", "set_tcp_nodelay true"))
+    options = shipped_broker("max_queued_messages 1000000", "max_inflight_messages 500")
     broker = ProcessBroker(directory / "broker", options)
     settings = {**SHIPPED, "sync": {"objects": ["Contact"], "verify_interval": "30d", "backoff_max": "60s"}}
     with Stack(directory, broker, settings, ("Contact",)) as stack:
