@@ -10,7 +10,10 @@ _WRITTEN = b"x" * 4096
 
 
 def writes_ms(directory: Path, rate: int, count: int) -> list[float]:
-    """Write so many times, so often a second, and wait for the disk each time; how long each took."""
+    """Write so many times, so often a second, and wait for the disk each time; from when each was due to its end.
+
+    From when it was due: while the disk stalls all that becomes due waits, as changes do.
+    """
     path = directory / "disk"
     taken_ms: list[float] = []
     with path.open("wb") as file:
@@ -19,10 +22,10 @@ def writes_ms(directory: Path, rate: int, count: int) -> list[float]:
         os.fsync(file.fileno())
         began_s = time.monotonic()
         for number in range(count):
-            time.sleep(max(0.0, began_s + number / rate - time.monotonic()))
+            due_s = began_s + number / rate
+            time.sleep(max(0.0, due_s - time.monotonic()))
             os.pwrite(file.fileno(), _WRITTEN, number * len(_WRITTEN) % _FILE_BYTES)
-            before_s = time.monotonic()
             os.fdatasync(file.fileno())
-            taken_ms.append((time.monotonic() - before_s) * 1000)
+            taken_ms.append((time.monotonic() - due_s) * 1000)
     path.unlink()
     return taken_ms
