@@ -190,7 +190,8 @@ class Relay:
         self._fresh.extend(changes)
         self._handed.set()
         if len(self._fresh) > HANDED_OVER_AT_MOST:
-            self._fresh.clear()
+            # The newest does not follow on the last one published: it shows that the log must be read.
+            self._fresh = deque([self._fresh[-1]])
 
     def put_back(self) -> None:
         """Publish every retained message again, between the changes."""

@@ -279,6 +279,18 @@ async def test_more_than_a_batch_is_not_kept_in_memory() -> None:
     assert bench.broker.versions == list(range(1, 1201))
 
 
+async def test_the_last_that_was_too_much_to_keep_is_published() -> None:
+    """Nothing comes behind it that would show the gap, and nobody else says that it is there."""
+    bench = Bench()
+    bench.store.add(change())
+    async with bench.running():
+        await bench.settled(1)
+        bench.store.add(*(change() for _ in range(1200)))
+        bench.relay.offer(bench.store.log[1:])
+        await bench.settled(1201)
+    assert bench.broker.versions == list(range(1, 1202))
+
+
 async def test_acknowledgements_are_written_down_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes that come one by one are marked at the end of a while, or when they are many; none is sent twice."""
     monkeypatch.setattr(relay_module, "MARK_WITHIN_S", 3600.0)
