@@ -3,7 +3,8 @@
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -81,7 +82,8 @@ async def keep_running(name: str, job: Job, *, rng: random.Random, backoff_max_s
     while True:
         began_s = loop.time()
         try:
-            await job()
+            with _cancellations_taken_back():
+                await job()
         except (TransientError, ExceptionGroup) as caught:
             error = _transient(caught)
             attempt = 0 if loop.time() - began_s > HEALTHY_AFTER_S else attempt
@@ -110,23 +112,45 @@ async def run_jobs(jobs: Jobs, stop: Stop, *, rng: random.Random, backoff_max_s:
         ]
 
     try:
-        async with asyncio.TaskGroup() as outflow:
-            others = started(outflow, jobs.watch)
-            drains = started(outflow, jobs.outflow)
-            try:
-                async with asyncio.TaskGroup() as intake:
-                    intake.create_task(_raise_when(stop.asked), name="app.stop")
-                    started(intake, jobs.intake)
-            except* StopRequested:
-                log.info("app.stopping", drain_timeout_s=jobs.drain_timeout_s)
-            jobs.drain()
-            hurried = outflow.create_task(stop.hurried.wait(), name="app.hurried")
-            drained = outflow.create_task(asyncio.wait(drains), name="app.drained")
-            await asyncio.wait((drained, hurried), timeout=jobs.drain_timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            for task in (hurried, drained, *drains, *others):
-                task.cancel()
+        with _cancellations_taken_back():
+            async with asyncio.TaskGroup() as outflow:
+                others = started(outflow, jobs.watch)
+                drains = started(outflow, jobs.outflow)
+                try:
+                    async with asyncio.TaskGroup() as intake:
+                        intake.create_task(_raise_when(stop.asked), name="app.stop")
+                        started(intake, jobs.intake)
+                except* StopRequested:
+                    log.info("app.stopping", drain_timeout_s=jobs.drain_timeout_s)
+                jobs.drain()
+                hurried = outflow.create_task(stop.hurried.wait(), name="app.hurried")
+                drained = outflow.create_task(asyncio.wait(drains), name="app.drained")
+                await asyncio.wait(
+                    (drained, hurried), timeout=jobs.drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in (hurried, drained, *drains, *others):
+                    task.cancel()
     except BaseExceptionGroup as group:
         raise _first(group) from group
+
+
+@contextmanager
+def _cancellations_taken_back() -> Generator[None]:
+    """Behind an error, have no cancellation counted that a task group inside has asked for.
+
+    A group one of whose tasks fails while it waits for the others cancels the task that waits, and does not take that
+    back (Python up to 3.12). `asyncio.timeout` of Debian 12's 3.11.2 then takes whatever runs out of time in that task
+    for cancelled by somebody else: a job ends without a word.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  # coroutines run in tasks; for mypy
+    before = task.cancelling()
+    try:
+        yield
+    except Exception:
+        while task.cancelling() > before:
+            task.uncancel()
+        raise
 
 
 async def _raise_when(asked: asyncio.Event) -> None:

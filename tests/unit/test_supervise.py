@@ -43,6 +43,45 @@ async def test_a_transient_error_is_retried() -> None:
     assert tries == 3
 
 
+async def test_what_runs_out_of_time_behind_a_failed_group_is_not_taken_for_cancelled() -> None:
+    """A group cancels whoever waits for it, and Python 3.11.2 would hold that against every later timeout."""
+    tries = 0
+
+    async def failing(error: Exception) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    async def job() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(failing(StoreBusy("locked")))
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await forever()
+
+    await keep_running("job", job, rng=RNG, backoff_max_s=0.01)
+    assert tries == 2
+
+
+async def test_what_runs_out_of_time_behind_a_failed_end_is_not_taken_for_cancelled() -> None:
+    """The farewell to a broker that hangs must not hide why the process ends."""
+
+    async def refused() -> None:
+        await asyncio.sleep(0)
+        raise BrokerRefused("no")
+
+    task = asyncio.current_task()
+    assert task is not None
+    with pytest.raises(BrokerRefused):
+        await run_jobs(jobs(refused, forever, lambda: None), Stop(), rng=RNG, backoff_max_s=0.01)
+    assert not task.cancelling()
+
+
 async def test_transient_errors_of_a_job_s_own_tasks_are_retried() -> None:
     """A locked database met inside a task group is waited out as any other; a refusal among them is not."""
     tries = 0
