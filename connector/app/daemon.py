@@ -42,6 +42,7 @@ from connector.serve.outbox import Outbox
 from connector.serve.query.queries import WORKERS, Queries
 from connector.serve.relay import Relay
 from connector.serve.retained import RetainedMessages
+from connector.serve.wake import Wake
 from connector.settings import Settings
 from connector.store.database import Database
 from connector.store.readers import Readers
@@ -67,7 +68,7 @@ class _Signalling:
     """Signals, and the outbox that they go into; needed before the org is known."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        self.wake = asyncio.Event()
+        self.wake = Wake()
         self.outbox = Outbox(database, self.wake)
         self.topics = Topics(root=settings.mqtt.root, org_code=settings.node.org_code, target=settings.signals.target)
         self.signals = Signals(

@@ -1,15 +1,14 @@
 """Messages that must go out, put on disk first."""
 
-import asyncio
-
 from connector.model.message import Message
 from connector.ports import Replica
+from connector.serve.wake import Wake
 
 
 class Outbox:
     """Stores messages for the relay to publish, and wakes it."""
 
-    def __init__(self, replica: Replica, wake: asyncio.Event) -> None:
+    def __init__(self, replica: Replica, wake: Wake) -> None:
         self._replica = replica
         self._wake = wake
 

@@ -29,6 +29,7 @@ from connector.model.ids import RecordId
 from connector.model.message import Message, OutboxMessage
 from connector.model.noun import dataclass
 from connector.ports import BatchPublisher, Replica, Unit
+from connector.serve.wake import Wake
 
 log = structlog.get_logger()
 
@@ -145,7 +146,7 @@ class Relay:
         publisher: BatchPublisher,
         codec: Codec,
         signals: UpdateSignals,
-        wake: asyncio.Event,
+        wake: Wake,
         retain_records: bool,
         retained: Pages,
         observe_lag_ms: Callable[[int], None],
@@ -170,7 +171,6 @@ class Relay:
         self._acknowledged = _Acknowledged()
         self._signal: Message | None = None
         self._fresh: deque[Change] = deque()
-        self._handed = asyncio.Event()
         self._behind = True  # the database may have something that nobody tells of
         self._last = 0  # version of the last change published in this run; 0: none yet
         self._pages: AsyncIterator[Sequence[Message]] | None = None
@@ -188,7 +188,7 @@ class Relay:
     def offer(self, changes: Sequence[Change]) -> None:
         """Changes that have just been committed."""
         self._fresh.extend(changes)
-        self._handed.set()
+        self._wake.stir()
         if len(self._fresh) > HANDED_OVER_AT_MOST:
             # The newest does not follow on the last one published: it shows that the log must be read.
             self._fresh = deque([self._fresh[-1]])
@@ -230,7 +230,6 @@ class Relay:
     async def _publish_handed(self) -> None:
         """Publish what was handed over and follows on the last change; what does not is read from the log."""
         handed, self._fresh = self._fresh, deque()
-        self._handed.clear()
         news = [change for change in handed if change.version > self._last]
         if not news:
             return
@@ -360,12 +359,7 @@ class Relay:
         due_ms = self._signals.updates_due_ms()
         signal_s = None if due_ms is None else min(max(0, due_ms - self._now_ms()) / 1000, SIGNAL_WAIT_MAX_S)
         waits_s = [wait_s for wait_s in (signal_s, self._left_s()) if wait_s is not None]
-        waiting = [asyncio.create_task(work.wait()) for work in (self._wake, self._handed)]
-        try:
-            await asyncio.wait(waiting, timeout=min(waits_s, default=None), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
+        await self._wake.sleep(min(waits_s, default=None))
 
     async def _back_off(self) -> None:
         """Wait for the connection, or a growing while."""

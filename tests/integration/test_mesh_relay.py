@@ -24,6 +24,7 @@ from connector.serve.control import Actions, Control
 from connector.serve.outbox import Outbox
 from connector.serve.relay import Relay
 from connector.serve.retained import RetainedMessages
+from connector.serve.wake import Wake
 from connector.store import Database
 from tests.broker import Broker
 from tests.integration.test_mesh_connection import connection_for, running
@@ -48,7 +49,7 @@ class Connector:
     def __init__(self, database: Database, mesh: MeshConnection, *, retain_records: bool = False) -> None:
         self.database = database
         self.mesh = mesh
-        self.wake = asyncio.Event()
+        self.wake = Wake()
         self.synced: list[Sequence[str] | None] = []
         retained = RetainedMessages(database, ENVELOPE, lambda: [WIDGET], retain_records=retain_records)
         self.relay = Relay(

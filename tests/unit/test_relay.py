@@ -21,6 +21,7 @@ from connector.model.message import Message, OutboxMessage
 from connector.ports import Unit
 from connector.serve import relay as relay_module
 from connector.serve.relay import Relay
+from connector.serve.wake import Wake
 from tests.store_nouns import NOW_MS, change
 from tests.waiting import until
 
@@ -116,7 +117,7 @@ class Bench:
     def __init__(self, *, retain_records: bool = False, signals: bool = False) -> None:
         self.store = Store()
         self.broker = ScriptedBroker()
-        self.wake = asyncio.Event()
+        self.wake = Wake()
         self.lags: list[int] = []
         self.now_ms = NOW_MS
         self.pages: list[Sequence[Message]] = []
