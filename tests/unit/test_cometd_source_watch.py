@@ -195,6 +195,32 @@ async def test_a_full_backlog_holds_the_next_connect_until_there_is_room() -> No
     assert watch.ended is None
 
 
+async def test_an_event_that_came_alone_goes_before_the_next_connect() -> None:
+    """The request would take the loop from it; many events are applied while the next ones come."""
+    watch = _watch(limits=CometdLimits(alone_s=600))
+    await watch.incoming([_event(8)])
+    held = asyncio.create_task(watch.outgoing([{"channel": "/meta/connect"}], {}))
+    assert len(await watch.next()) == 1
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not held.done()
+    held.cancel()
+    await watch.incoming([_event(9), _event(10)])
+    await asyncio.wait_for(watch.outgoing([{"channel": "/meta/connect"}], {}), 10)
+    await watch.incoming([_connected()])
+    await asyncio.wait_for(watch.outgoing([{"channel": "/meta/connect"}], {}), 10)
+
+
+async def test_the_connect_behind_an_event_that_came_alone_is_made() -> None:
+    """It is a matter of milliseconds."""
+    watch = _watch(limits=CometdLimits(alone_s=0.001))
+    await watch.incoming([_event(8)])
+    headers: dict[str, str] = {}
+    await asyncio.wait_for(watch.outgoing([{"channel": "/meta/connect"}], headers), 10)
+    assert headers == {"Authorization": "Bearer secret"}
+    assert watch.ended is None
+
+
 async def test_a_backlog_that_stays_full_ends_the_session() -> None:
     """Memory is bounded; the events come again from the stored position."""
     watch = _watch()
