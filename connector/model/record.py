@@ -1,6 +1,7 @@
 """A record as the replica holds it."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import field
 from itertools import compress
 from typing import Any
 
@@ -21,6 +22,7 @@ class StoredRecord:
         synced_ms: When the row was last written, milliseconds since the Unix epoch, UTC.
         deleted_ms: When the record was found deleted; None while it lives.
         modified_ms: `LastModifiedDate` of the newest state that the row includes (whole seconds in practice).
+        row: Where the store has it, for the unit that read it; None of a record that was not read from there.
     """
 
     id: RecordId
@@ -29,6 +31,7 @@ class StoredRecord:
     synced_ms: int
     deleted_ms: int | None
     modified_ms: int
+    row: int | None = field(default=None, compare=False)
 
     def numbered(self, version: int) -> "StoredRecord":
         """The row with another version; `dataclasses.replace` takes four times as long."""

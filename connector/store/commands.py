@@ -179,6 +179,13 @@ class Commands(Part):
 
         Oldest first; one that is being sent counts however old it is. Their `fields` are those that went to the org.
         """
+        if len(ids) > 1:
+            # Usually no command at all waits: to see that takes a tenth of looking for each record.
+            unseen = self._db.execute(_SQL["unseen_ids"], (len(ids),)).fetchall()
+            if len(unseen) < len(ids):
+                ids = list({RecordId(str(row[0])) for row in unseen}.intersection(ids))
+        if not ids:
+            return ()
         bindings = {"object": object_name, "ids": to_json(ids), "since": iso(since_ms)}
         return _as_sent(self._found("awaiting_echo", bindings))
 

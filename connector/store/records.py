@@ -8,7 +8,6 @@ from connector.model.ids import RecordId
 from connector.model.objects import ObjectSpec
 from connector.model.record import ReadPage, StoredRecord
 from connector.store.columns import iso, iso_or_none, ms, ms_or_none
-from connector.store.names import OWN_COLUMNS
 from connector.store.part import Part
 from connector.store.queries import load
 from connector.store.tables import define, statements, update_statement
@@ -31,7 +30,7 @@ class Records(Part):
         """Those of the records that are stored, deleted ones included."""
         names = spec.names
         rows = self._db.executemany(statements(spec).select, ((i,) for i in ids))
-        return {row[0]: stored_record(names, spec.booleans, row) for row in rows}
+        return {row[0]: stored_record(names, spec.booleans, row[:-1], row[-1]) for row in rows}
 
     def put(
         self,
@@ -48,7 +47,7 @@ class Records(Part):
         Args:
             spec: Of the records.
             records: As they are to be; of two with one id the later counts.
-            stored: The rows that are there, where this unit has read them already.
+            stored: The rows that are there as `records` has read them in this unit, where it has.
         """
         names = spec.names
         wanted = {record.id: record for record in records}
@@ -62,7 +61,7 @@ class Records(Part):
                 differing = _differing(names, present[record_id], record)
                 if differing:
                     update = update_statement(spec.table, tuple(differing))
-                    updates.setdefault(update, []).append((*differing.values(), record_id))
+                    updates.setdefault(update, []).append((*differing.values(), _place(present[record_id])))
         for update, bindings in updates.items():
             self._db.executemany(update, bindings)
         self._index(spec, present, wanted.values())
@@ -93,19 +92,20 @@ class Records(Part):
         names = spec.searched
         if not filled or not names:
             return
-        texts = {
-            record.id: (_texts(names, present.get(record.id)), [record.values[name] for name in names])
-            for record in records
-        }
-        changed = ((i,) for i, (before, after) in texts.items() if before != after)
-        rows = self._db.executemany(statements(spec).rowid, changed)
-        rewrite(
-            self._db,
-            spec.name,
-            spec.table,
-            names,
-            [Edit(rowid, *texts[record_id]) for record_id, rowid in rows if rowid <= filled],
-        )
+        edits: list[Edit] = []
+        new: dict[RecordId, list[str | None]] = {}
+        for record in records:
+            after = [record.values[name] for name in names]
+            known = present.get(record.id)
+            if known is None:
+                new[record.id] = after
+            elif (before := [known.values[name] for name in names]) != after:
+                edits.append(Edit(_place(known), before, after))
+        if new:
+            rows = self._db.executemany(statements(spec).rowid, ((i,) for i in new))
+            edits += [Edit(row, None, new[record_id]) for record_id, row in rows]
+        covered = [edit for edit in edits if edit.rowid <= filled]
+        rewrite(self._db, spec.name, spec.table, names, covered)
 
     def reset_deleted(self, spec: ObjectSpec) -> None:
         """Set the version of every deleted record to 0: what comes next on it is newer, whatever its version."""
@@ -123,7 +123,9 @@ class Records(Part):
         return [RecordId(row[0]) for row in self._db.execute(statements(spec).live_ids, bindings)]
 
 
-def stored_record(names: Sequence[str], booleans: Iterable[str], row: Sequence[Any]) -> StoredRecord:
+def stored_record(
+    names: Sequence[str], booleans: Iterable[str], row: Sequence[Any], place: int | None = None
+) -> StoredRecord:
     """A row of Id, the named fields and our own columns as a record in wire form."""
     values: dict[str, Any] = dict(zip(names, row[1:-4], strict=True))
     for name in booleans:
@@ -137,20 +139,30 @@ def stored_record(names: Sequence[str], booleans: Iterable[str], row: Sequence[A
         synced_ms=ms(synced_at),
         deleted_ms=ms_or_none(deleted_at),
         modified_ms=ms(modstamp),
+        row=place,
     )
+
+
+def _place(known: StoredRecord) -> int:
+    if known.row is None:
+        raise ValueError("a row that this unit has not read")
+    return known.row
 
 
 def _differing(names: Sequence[str], old: StoredRecord, new: StoredRecord) -> dict[str, Any]:
     """The columns whose values differ, with the new ones."""
     before, after = old.values, new.values
     differing = {name: after[name] for name in names if after[name] != before[name]}
-    own = zip(OWN_COLUMNS, _own(old), _own(new), strict=True)
-    differing.update((name, value) for name, known, value in own if known != value)
+    for column, moment, known_ms in (
+        ("_synced_at", new.synced_ms, old.synced_ms),
+        ("_deleted_at", new.deleted_ms, old.deleted_ms),
+        ("_modstamp", new.modified_ms, old.modified_ms),
+    ):
+        if moment != known_ms:
+            differing[column] = iso_or_none(moment)
+    if new.version != old.version:
+        differing["_version"] = new.version
     return differing
-
-
-def _texts(names: Sequence[str], record: StoredRecord | None) -> list[str | None] | None:
-    return None if record is None else [record.values[name] for name in names]
 
 
 def _row(names: Sequence[str], record: StoredRecord) -> tuple[Any, ...]:

@@ -117,10 +117,10 @@ def statements(spec: ObjectSpec) -> Statements:
 
 @lru_cache(maxsize=1024)
 def update_statement(table: str, names: Sequence[str]) -> str:
-    """Sets these columns, in this order, of the record whose `Id` is the last parameter."""
+    """Sets these columns, in this order, of the row whose rowid is the last parameter."""
     sets = ", ".join(f"{quoted(column)} = ?" for column in names)
     # The names come from the spec that define() checked.
-    return f'UPDATE {quoted(table)} SET {sets} WHERE "Id" = ?'  # noqa: S608
+    return f"UPDATE {quoted(table)} SET {sets} WHERE rowid = ?"  # noqa: S608
 
 
 @lru_cache(maxsize=256)
@@ -205,7 +205,7 @@ def _statements(table: str, names: Sequence[str]) -> Statements:
     name = quoted(table)
     # The names come from the spec that define() checked.
     return Statements(
-        select=f'SELECT {listed} FROM {name} WHERE "Id" = ?',  # noqa: S608
+        select=f'SELECT {listed}, rowid FROM {name} WHERE "Id" = ?',  # noqa: S608
         rowid=f'SELECT "Id", rowid FROM {name} WHERE "Id" = ?',  # noqa: S608
         insert=f"INSERT INTO {name} ({listed}) VALUES ({marks})",  # noqa: S608
         insert_new=f'INSERT INTO {name} ({listed}) VALUES ({marks}) ON CONFLICT ("Id") DO NOTHING',  # noqa: S608

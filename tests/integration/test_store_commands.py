@@ -262,6 +262,17 @@ def test_commands_that_await_their_echo_are_told_until_it_came(session: Session)
     assert awaiting() == ["two"]
 
 
+@pytest.mark.parametrize("asked", [2, 3, 4, 50])
+def test_commands_that_await_their_change_are_found_for_many_records(session: Session, asked: int) -> None:
+    """Whether fewer, as many or more records are asked for than have commands; those that were not are left out."""
+    sent = {"sent_ms": NOW_MS, "status": CommandStatus.SUCCEEDED}
+    add(session, *(command(f"c{n}", record_id=record_id(n), **sent) for n in (1, 2, 60)))
+    ids = [record_id(n) for n in range(1, asked + 1)]
+    found = session.run(lambda unit: unit.awaiting_echo("Widget__c", ids, NOW_MS - 1000))
+    assert [c.command_id for c in found] == ["c1", "c2"]
+    assert list(session.run(lambda unit: unit.awaiting_echo("Widget__c", ids[2:], NOW_MS - 1000))) == []
+
+
 def test_commands_are_listed_newest_first_by_status(session: Session) -> None:
     """For a person, and for the start after a crash (SENDING)."""
     add(session, command("a"), command("b", status=CommandStatus.SENDING), command("c"))

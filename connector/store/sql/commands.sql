@@ -170,6 +170,10 @@ WHERE record_id IN (SELECT value FROM json_each(:ids)) AND record_id IS NOT NULL
     OR (sent_at >= :since AND (status = 'succeeded' OR (status = 'accepted' AND answer_lost = 1)))
 );
 
+-- name: unseen_ids
+SELECT record_id FROM command INDEXED BY command_unseen
+WHERE change_version IS NULL AND record_id IS NOT NULL LIMIT ?;
+
 -- name: awaiting_creation
 SELECT * FROM command
 WHERE record_id IS NULL AND change_version IS NULL AND object = :object
