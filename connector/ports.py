@@ -355,7 +355,7 @@ class Unit(Protocol):
         *,
         stored: Mapping[RecordId, StoredRecord] | None = None,
     ) -> None:
-        """Insert or replace records; `stored`: the rows that are there, where this unit has read them already."""
+        """Insert or replace records; `stored`: the rows that are there, as this unit has read them, where it has."""
         ...
 
     def insert_loaded(self, spec: ObjectSpec, page: ReadPage, at_ms: int) -> Collection[RecordId]:
@@ -778,6 +778,18 @@ class Replica(Protocol):
         Raises:
             StoreBusy: Another process held the write lock for too long.
             StoreFull, StoreUnusable: Going on would lose data.
+        """
+        ...
+
+
+class OwnReplica(Replica, Protocol):
+    """The same in the process that keeps the replica current."""
+
+    async def run_here(self, work: Callable[[Unit], T]) -> T:
+        """As `run`, for work of a few milliseconds: done on the caller's thread, the commit alone waits elsewhere.
+
+        Raises:
+            StoreBusy, StoreFull, StoreUnusable: As `run`.
         """
         ...
 

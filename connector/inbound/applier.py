@@ -33,6 +33,8 @@ log = structlog.get_logger()
 StreamStatus = Literal["live", "connecting", "down", "paused", "off"]
 
 MAX_SPEC_RETRIES = 5
+# Records that are applied on the loop's own thread, which stands still for as long: some 70 microseconds each.
+MAX_SHORT_RECORDS = 500
 
 
 @dataclass(slots=True)
@@ -129,7 +131,8 @@ class Applier:
             work = partial(self._apply_unit, specs=specs, decoded=decoded, position=position)
             try:
                 with self._tools.remembering():
-                    applied = await self._tools.replica.run(work)
+                    run = self._tools.replica.run_here if _is_short(decoded) else self._tools.replica.run
+                    applied = await run(work)
             except SpecChanged:
                 continue
             self.event_ms = position.event_ms
@@ -220,6 +223,10 @@ def _decoded(received: ReceivedEvent, specs: Mapping[str, ObjectSpec], set_aside
         record_ids=ids,
         raw=partial(quoted, received.payload),
     )
+
+
+def _is_short(decoded: Iterable[DecodedEvent]) -> bool:
+    return sum(len(d.event.record_ids) for d in decoded if d.event is not None) <= MAX_SHORT_RECORDS
 
 
 def _newest_commit(decoded: Iterable[DecodedEvent], earlier_ms: int | None) -> int | None:

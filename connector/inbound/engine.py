@@ -24,7 +24,7 @@ from connector.inbound.settle import Settler
 from connector.inbound.snapshot import Loader, LoadRules, Progress
 from connector.inbound.stream import StreamLoop
 from connector.model.message import Message
-from connector.ports import ChangeSource, Hole, OrgClient, Purpose, Replica
+from connector.ports import ChangeSource, Hole, OrgClient, OwnReplica, Purpose
 
 log = structlog.get_logger()
 
@@ -70,7 +70,7 @@ class Inbound:
         outlets: Outlets,
         *,
         org: OrgClient,
-        replica: Replica,
+        replica: OwnReplica,
         source: ChangeSource | None,
         now_ms: Callable[[], int],
         rng: random.Random,

@@ -49,7 +49,7 @@ class ReadFence:
 
 
 class Fences:
-    """The open fences. `open` is used on the event loop, `note` on the database thread."""
+    """The open fences. `open` is used on the event loop, `note` within a unit, which may be on the database thread."""
 
     def __init__(self) -> None:
         self._open: dict[str, tuple[ReadFence, ...]] = {}
@@ -106,7 +106,7 @@ class Bounded(Generic[K, V]):
 
 
 class Memory:
-    """Recent events and where recent rows came from; used on the database thread, one unit at a time.
+    """Recent events and where recent rows came from; used within units, one at a time.
 
     Attributes:
         sources: By record; an id is of one object alone.

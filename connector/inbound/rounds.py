@@ -17,7 +17,7 @@ from connector.model.ids import RecordId, to_record_id
 from connector.model.message import Message
 from connector.model.objects import ObjectSpec
 from connector.model.record import ReadPage
-from connector.ports import Hole, OrgClient, Purpose, Replica
+from connector.ports import Hole, OrgClient, OwnReplica, Purpose
 
 log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ class Tools:
     """
 
     org: OrgClient
-    replica: Replica
+    replica: OwnReplica
     catalog: Catalog
     applying: Applying
     rng: random.Random

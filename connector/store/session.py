@@ -1,6 +1,7 @@
 """The connection that writes: opening, transactions, closing. Synchronous, for one thread at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -16,7 +17,7 @@ from connector.store.locking import FileLock
 from connector.store.migrate import SCHEMA_VERSION, migrate
 from connector.store.refit import refit_function
 from connector.store.seal import break_seal, seal, sealed
-from connector.store.transaction import transaction
+from connector.store.transaction import begin, commit, transaction, undone_on_error
 from connector.store.unit import StoreUnit
 from connector.store.walcopy import WAL_FRAMES, WalCopy
 
@@ -116,24 +117,55 @@ class Session:
             StoreBusy: Another process held the write lock for too long.
             StoreFull, StoreUnusable: Going on would lose data.
         """
-        if self._connection is None or self._unit is None:
-            raise StoreUnusable(f"{self._path} is closed")
-        try:
-            with translated(self._path), transaction(self._connection):
-                return work(self._unit)
-        except StoreUnusable:
-            self.sound = False
-            raise
+        connection, unit = self._opened()
+        with self._watched(), transaction(connection):
+            return work(unit)
+
+    def begin_now(self) -> bool:
+        """Begin a transaction; False: another process has the write lock, which is not waited for.
+
+        Raises:
+            StoreFull, StoreUnusable: As `run`.
+        """
+        connection, _ = self._opened()
+        with self._watched():
+            connection.set_busy_timeout(0)
+            try:
+                begin(connection)
+            except apsw.BusyError:
+                return False
+            finally:
+                connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        return True
+
+    def prepare(self, work: Callable[[Unit], T]) -> T:
+        """Run `work(unit)` in the transaction that has begun, up to what `commit` does; if it raises, all is undone.
+
+        Raises:
+            StoreFull, StoreUnusable: As `run`.
+        """
+        connection, unit = self._opened()
+        with self._watched(), undone_on_error(connection):
+            return work(unit)
+
+    def commit(self) -> None:
+        """Commit what was prepared; it may wait for the disk.
+
+        Raises:
+            StoreFull, StoreUnusable: As `run`; nothing of it is kept.
+        """
+        connection, _ = self._opened()
+        with self._watched(), undone_on_error(connection):
+            commit(connection)
 
     def data_version(self) -> int:
         """A number that changes whenever another connection has committed, and by nothing of this one's.
 
         Source: SQLite, "PRAGMA data_version".
         """
-        if self._connection is None:
-            raise StoreUnusable(f"{self._path} is closed")
+        connection, _ = self._opened()
         with translated(self._path):
-            return int(self._connection.execute("PRAGMA data_version").get)
+            return int(connection.execute("PRAGMA data_version").get)
 
     def __enter__(self) -> Self:
         self.open()
@@ -143,6 +175,21 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _opened(self) -> tuple[apsw.Connection, StoreUnit]:
+        if self._connection is None or self._unit is None:
+            raise StoreUnusable(f"{self._path} is closed")
+        return self._connection, self._unit
+
+    @contextmanager
+    def _watched(self) -> Generator[None]:
+        """Errors as ours; a file that is found damaged is not sound."""
+        try:
+            with translated(self._path):
+                yield
+        except StoreUnusable:
+            self.sound = False
+            raise
 
     def _check(self) -> None:
         if self._guest:
