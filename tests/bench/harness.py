@@ -5,6 +5,7 @@ import os
 import platform
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -88,6 +89,7 @@ def machine() -> dict[str, Any]:
         "load_before": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
         "python": platform.python_version(),
+        "interpreter": str(Path(sys.executable).resolve()),  # one of the same version may be built to be slower
         "sqlite": sqlite3.sqlite_version,
         "mosquitto": _mosquitto_version(),
         "packages": {name: version(name) for name in _PACKAGES},
