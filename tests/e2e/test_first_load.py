@@ -85,6 +85,7 @@ def test_a_load_goes_on_where_a_kill_stopped_it(make_stack: MakeStack) -> None:
     stack.org.delete("Contact", min(stack.replica.records("Contact")))  # one of those that were read already
     stack.start()
     assert not stack.daemon.events("load.started"), "the load began anew"
+    stack.daemon.until_logged("load.finished")
     assert stack.daemon.events("load.finished")[0]["records"] == 2600
     stack.settled()
 
