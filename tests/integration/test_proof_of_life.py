@@ -19,7 +19,7 @@ from connector.salesforce import pubsub_client
 from connector.salesforce.cometd_watch import CometdLimits
 from connector.salesforce.pubsub_client import PubSubLimits
 from tests.copies import TRANSPORTS, Copy, copied
-from tests.traps.scene import CONTACTS, Making, seed
+from tests.traps.scene import CONTACTS, Making, is_connecting, seed
 from tests.waiting import until
 
 SHORT: dict[str, CometdLimits | PubSubLimits] = {
@@ -66,11 +66,13 @@ def waited(shortest_s: float, transport: str, **fault: Any) -> Any:
     return pytest.param(*case.values, shortest_s, id=case.id)
 
 
-def order(org: DevOrg, transport: str, fault: dict[str, Any]) -> None:
+async def order(org: DevOrg, transport: str, fault: dict[str, Any]) -> None:
     """Order a fault, and end the session so that it meets the next one."""
+    if transport == "cometd":
+        await until(lambda: is_connecting(org))
     org.ctx.faults.add(**fault)
     if transport == "cometd":
-        org.drop_connections("/cometd/")
+        assert org.drop_connections("/cometd/")
     elif fault["kind"] not in ("pubsub:fetch", "pubsub:deliver"):
         org.ctx.faults.add("pubsub:fetch", close=True)
 
@@ -128,7 +130,7 @@ async def test_a_new_session_at_once(org: DevOrg, making: Making, transport: str
     async with making(transport=transport, limits=SHORT[transport]) as made:
         contact, before = await a_position(made), logins(org)
         if transport == "pubsub":
-            order(org, transport, fault)
+            await order(org, transport, fault)
         else:
             org.ctx.faults.add(**fault)
         await until(lambda: not org.ctx.faults.in_force())
@@ -179,7 +181,7 @@ async def test_a_new_token_then_a_new_session(
     """One login, and on behind the stored position."""
     async with making(transport=transport, limits=SHORT[transport]) as made:
         contact, before = await a_position(made), logins(org)
-        order(org, transport, fault)
+        await order(org, transport, fault)
         await until(lambda: not org.ctx.faults.in_force())
         await until(lambda: logins(org) == before + 1)
         made.update("Contact", contact, {"Phone": "meanwhile"})
@@ -212,7 +214,7 @@ async def test_waited_out_while_the_poller_stands_in(
     async with making(transport=transport, limits=SHORT[transport]) as made:
         contact, before = await a_position(made), logins(org)
         with capture_logs() as logs:
-            order(org, transport, fault)
+            await order(org, transport, fault)
             await until(lambda: any(e["event"] == "stream.down" for e in logs))
         [down] = [e for e in logs if e["event"] == "stream.down"]
         assert down["wait_s"] >= shortest_s
@@ -252,7 +254,7 @@ async def test_a_channel_that_is_refused_is_stopped(
     monkeypatch.setattr(stream_module, "REFUSED_RETRY_S", 0.6)
     async with making(transport=transport, limits=SHORT[transport]) as made:
         contact = await a_position(made)
-        order(org, transport, {**fault, "count": None})
+        await order(org, transport, {**fault, "count": None})
         await until(lambda: any(r.kind == "stream" and r.person for r in made.rounds))
         assert (fault.get("error") or fault["code"]) in (made.inbound.stream_state.last_error or "")
         made.update("Contact", contact, {"Phone": "meanwhile"})
@@ -271,7 +273,7 @@ async def test_a_refused_position_of_a_resubscription(org: DevOrg, making: Makin
     """No deaf stream: new events, a hole, and a query for what it may hold."""
     async with making(transport=transport, limits=SHORT[transport]) as made:
         contact = await a_position(made)
-        order(org, transport, {"kind": f"{transport}:subscribe", "invalid_replay_id": True})
+        await order(org, transport, {"kind": f"{transport}:subscribe", "invalid_replay_id": True})
         made.update("Contact", contact, {"Phone": "meanwhile"})
         await made.until_told("Contact closed replay_id_lost")
         assert await made.difference() == {}
@@ -322,7 +324,7 @@ async def test_a_failure_that_lasts_is_tried_with_back_off(
     async with making(transport=transport, limits=UNPROVED[transport], backoff_max_s=1.2) as made:
         contact = await a_position(made)
         with capture_logs() as logs:
-            order(org, transport, {**fault, "count": None})
+            await order(org, transport, {**fault, "count": None})
             await until(lambda: len([e for e in logs if e["event"] == "stream.down"]) >= 4, 10)
         waits = [e["wait_s"] for e in logs if e["event"] == "stream.down"]
         assert len(set(waits)) > 2

@@ -41,3 +41,8 @@ def seed(org: DevOrg) -> None:
 def stand_still(org: DevOrg) -> None:
     """From here on the org's clock shows one and the same second (it never runs backwards)."""
     org.ctx.clock.advance(-3600)
+
+
+def is_connecting(org: DevOrg) -> bool:
+    """Whether a request of a CometD session waits at the org: between two of them there is nothing to cut off."""
+    return any(request.path.startswith("/cometd/") for request in org.ctx.requests.values())

@@ -14,7 +14,7 @@ from connector.devorg.server import DevOrg
 from connector.model.change import Origin
 from connector.ports import Unit
 from connector.salesforce.cometd_watch import CometdLimits
-from tests.traps.scene import CONTACTS, Making
+from tests.traps.scene import CONTACTS, Making, is_connecting
 from tests.waiting import until
 
 POSITION = "stream:cometd:/data/ChangeEvents"
@@ -96,8 +96,9 @@ async def test_trap_03_the_failure_reason_decides(
     async with copy(wanted=CONTACTS) as made:
         before = logins(org)
         with capture_logs() as logs:
+            await until(lambda: is_connecting(org))
             org.ctx.faults.add(**fault)
-            org.drop_connections("/cometd/")
+            assert org.drop_connections("/cometd/")
             await until(lambda: not org.ctx.faults.in_force())
             if comes_back:
                 await until(lambda: logins(org) == before + new_tokens)
